@@ -1,0 +1,56 @@
+"""Package metadata: three packages, and one extra for each stage of the road.
+
+The base requirement is small on purpose: Beam installs it on every worker
+(``--setup_file=./setup.py``). Locked versions with hashes: ``requirements.lock``,
+made by ``make lock``.
+"""
+
+from setuptools import setup
+
+PREPROCESSING = [
+    "apache-beam>=2.77,<3",
+    "gdown>=6,<7",
+    # Beam writes and reads TFRecords only with a CRC32C library; this one is compiled.
+    "google-crc32c>=1.7,<2",
+    "pillow>=12,<13",
+    "tqdm>=4.67,<5",
+]
+TRAINER = [
+    "matplotlib>=3.10,<4",
+    "pillow>=12,<13",
+    "tensorboard>=2.20,<3",
+    "tensorflow>=2.21,<2.22",
+    "tqdm>=4.67,<5",
+]
+SERVING = [
+    "grpcio>=1.80,<2",
+    "jinja2>=3.1,<4",
+    "pillow>=12,<13",
+    # The generated protocol buffers, and the C library that the embedded server runs on.
+    "tensorflow>=2.21,<2.22",
+    "tensorflow-serving-api>=2.21,<2.22",
+    "tqdm>=4.67,<5",
+]
+DEV = [
+    "mypy>=2,<3",
+    "pytest>=9,<10",
+    "ruff>=0.17,<0.18",
+    "uv>=0.13,<0.14",
+]
+
+setup(
+    name="lung-ct-segmentation",
+    version="0.1.0",
+    description="Lung segmentation in chest CT: from BMP slices to a model behind a gRPC endpoint",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    packages=["preprocessing", "trainer", "serving"],
+    install_requires=["numpy>=2.1,<3"],
+    extras_require={
+        "preprocessing": PREPROCESSING,
+        "trainer": TRAINER,
+        "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
+        "serving": SERVING,
+        "dev": DEV,
+    },
+)
