@@ -1,0 +1,207 @@
+"""``python -m preprocessing VERB``: phantoms, tfrecords."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from preprocessing.config import (
+    DEFAULT_PATIENT_PATTERN,
+    DEFAULT_RUNNER,
+    SPLIT_BY_CHOICES,
+    TfrecordsConfig,
+)
+from preprocessing.shards import ShardWriteError
+
+_BEAM_SEPARATOR = "--"
+_NUM_REFUSED_SHOWN = 5
+
+_TFRECORDS_DESCRIPTION = """\
+Pairs slices with masks by name, checks them, splits them by patient, and writes sharded TFRecords
+with a dataset.json that lists them.
+
+A file that cannot be used (damaged, in color, of another size than its partner, a mask with other
+gray values than 0 and 255 or 0 and 1, without a partner) is left out and listed in dataset.json,
+as long as no more than --max-refused-fraction of the slices are.
+"""
+
+_TFRECORDS_EPILOG = """\
+Apache Beam's own options go after `--`:
+  python -m preprocessing tfrecords --images DIR --masks DIR --out DIR -- --direct_num_workers=4
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs a verb and gives the exit status."""
+    own, beam_options = _cut_at_separator(argv)
+    arguments = build_parser().parse_args(own)
+    # Beam speaks through many loggers, its root one too; only ours are for the user.
+    logging.basicConfig(level=logging.CRITICAL, format="%(levelname)s: %(message)s")
+    logging.getLogger("preprocessing").setLevel(logging.INFO)
+    try:
+        if arguments.verb == "tfrecords":
+            return _tfrecords(arguments, beam_options)
+        return _phantoms(arguments, beam_options)
+    except (ValueError, OSError, ShardWriteError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("error: interrupted; nothing was published", file=sys.stderr)
+        return 130
+
+
+def _tfrecords(arguments: argparse.Namespace, beam_options: Sequence[str]) -> int:
+    fields = {name: value for name, value in vars(arguments).items() if name != "verb"}
+    config = TfrecordsConfig(**fields, beam_options=tuple(beam_options))
+    from preprocessing import pipeline  # Beam takes seconds to load; --help should not.
+
+    summary = pipeline.run(config, is_terminal=sys.stderr.isatty())
+    dataset = summary.dataset
+    for entry in dataset.refused[:_NUM_REFUSED_SHOWN]:
+        print(f"refused: {pipeline.describe_refused(entry, config)}")
+    if dataset.refused[_NUM_REFUSED_SHOWN:]:
+        print(f"refused: {len(dataset.refused) - _NUM_REFUSED_SHOWN} more, see dataset.json")
+    num_examples = sum(split.num_examples for split in dataset.splits.values())
+    for name, split in dataset.splits.items():
+        print(
+            f"{name}: {split.num_examples} slices, patients: {len(split.patients) or 'unknown'}, "
+            f"shards: {len(split.shards)}"
+        )
+    print(
+        f"{config.out}: {num_examples} pairs, {summary.num_refused_slices} refused; "
+        f"{summary.record_bytes / 2**20:.1f} MiB of records from "
+        f"{summary.input_bytes / 2**20:.1f} MiB of files "
+        f"({100 * summary.record_bytes / summary.input_bytes:.0f} %); {summary.seconds:.1f} s"
+    )
+    return 0
+
+
+def _phantoms(arguments: argparse.Namespace, beam_options: Sequence[str]) -> int:
+    if beam_options:
+        raise ValueError("`phantoms` takes nothing after `--`; only `tfrecords` runs on Beam")
+    from preprocessing.phantoms import PhantomsConfig, write_phantoms
+
+    fields = {name: value for name, value in vars(arguments).items() if name != "verb"}
+    config = PhantomsConfig(**fields)
+    print(f"{config.out}: {write_phantoms(config)} pairs in images/ and masks/")
+    return 0
+
+
+def _cut_at_separator(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    own = list(argv)
+    if _BEAM_SEPARATOR not in own:
+        return own, []
+    index = own.index(_BEAM_SEPARATOR)
+    return own[:index], own[index + 1 :]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Gives the parser of all verbs."""
+    parser = argparse.ArgumentParser(
+        prog="python -m preprocessing",
+        description="From slices and masks to TFRecords.",
+        allow_abbrev=False,
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    _add_tfrecords(verbs)
+    _add_phantoms(verbs)
+    return parser
+
+
+def _add_tfrecords(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    verb = verbs.add_parser(
+        "tfrecords",
+        help="slices and masks -> sharded TFRecords with a dataset.json",
+        description=_TFRECORDS_DESCRIPTION,
+        epilog=_TFRECORDS_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    verb.add_argument(
+        "--images", type=Path, required=True, metavar="DIR", help="folder of slices, BMP or PNG"
+    )
+    verb.add_argument(
+        "--masks",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of masks with the same names; 255 (or 1) is lung, 0 is background",
+    )
+    verb.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder of the dataset; is made"
+    )
+    verb.add_argument(
+        "--overwrite", action="store_true", help="replace the dataset that --out holds"
+    )
+    verb.add_argument(
+        "--validation-fraction",
+        type=float,
+        default=0.15,
+        metavar="SHARE",
+        help="at least this share of the slices is for validation (default: %(default)s)",
+    )
+    verb.add_argument(
+        "--split-by",
+        choices=SPLIT_BY_CHOICES,
+        default=SPLIT_BY_CHOICES[0],
+        help="what is kept together in one split (default: %(default)s)",
+    )
+    verb.add_argument(
+        "--patient-pattern",
+        default=DEFAULT_PATIENT_PATTERN,
+        metavar="REGEX",
+        help="regular expression with a group named patient_id, searched in the path of a slice "
+        "below --images, without extension; folder per patient: '^(?P<patient_id>[^/]+)/' "
+        "(default: reads <patient>_z<slice> and <patient>_Z_<slice>)",
+    )
+    verb.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="another seed gives another split and order (default: %(default)s)",
+    )
+    verb.add_argument(
+        "--max-refused-fraction",
+        type=float,
+        default=0.01,
+        metavar="SHARE",
+        help="fail if a larger share of the slices is refused (default: %(default)s)",
+    )
+    verb.add_argument(
+        "--num-shards",
+        type=int,
+        metavar="N",
+        help="files of the training split, validation in proportion (default: from the sizes)",
+    )
+    verb.add_argument(
+        "--runner",
+        default=DEFAULT_RUNNER,
+        metavar="NAME",
+        help="Apache Beam's engine (default: %(default)s, this machine with all its cores)",
+    )
+
+
+def _add_phantoms(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    verb = verbs.add_parser(
+        "phantoms",
+        help="make chest-like slices and masks to try the project with",
+        description="Makes chest-like CT slices and their lung masks: OUT/images and OUT/masks.",
+        allow_abbrev=False,
+    )
+    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
+    numbers = (
+        ("--num-patients", 20, "number of patients"),
+        ("--slices-per-patient", 12, "number of slices of each patient"),
+        ("--image-size", 512, "height and width, in pixels"),
+        ("--seed", 0, "another seed gives other patients"),
+    )
+    for flag, default, meaning in numbers:
+        verb.add_argument(
+            flag, type=int, default=default, metavar="N", help=f"{meaning} (default: %(default)s)"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,303 @@
+"""The plan of shards, and how a worker writes one: whole or not at all."""
+
+import hashlib
+import math
+import os
+import struct
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+
+from preprocessing.bmp import UnreadableImageError, read_mask, read_slice
+from preprocessing.manifest import RefusedFile, Shard
+from preprocessing.pairing import Pair, sort_by_hash
+from preprocessing.records import encode_example
+from preprocessing.spec import SPLITS, TRAIN_SPLIT
+
+MIN_SHARD_BYTES = 16 * 2**20
+"""Below this a shard is not worth its file; measured on slices and masks as they come."""
+
+MAX_SHARD_BYTES = 256 * 2**20
+"""Above this a shard is awkward to copy and to share out among readers."""
+
+DESIRED_NUM_SHARDS = 64
+"""Enough for the workers of a job and for the readers of a training, if the sizes allow."""
+
+PROGRESS_SUFFIX = ".progress"
+"""A worker adds one byte for each slice to a file of this suffix beside its shard."""
+
+_CRC_MASK_DELTA = 0xA282EAD8
+
+
+class ShardWriteError(RuntimeError):
+    """A shard cannot be written: the disk is full, or the folder is not to be written to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardPlan:
+    """What one worker has to do."""
+
+    split: str
+    """``train`` or ``validation``."""
+
+    filename: str
+    """Name of the shard."""
+
+    pairs: tuple[Pair, ...]
+    """In the order of their records."""
+
+    patients: Mapping[str, str]
+    """``patient_id`` by ``slice_id``; empty where names tell none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelSums:
+    """Sums over pixels; whole numbers, so that the order of adding makes no difference."""
+
+    num_pixels: int = 0
+    """Pixels of the slices, and as many of their masks."""
+
+    gray_value_sum: int = 0
+    """Sum of the gray values."""
+
+    gray_value_square_sum: int = 0
+    """Sum of their squares."""
+
+    num_lung_pixels: int = 0
+    """Mask pixels that are lung."""
+
+    def __add__(self, other: "PixelSums") -> "PixelSums":
+        """Adds each of the sums."""
+        return PixelSums(
+            num_pixels=self.num_pixels + other.num_pixels,
+            gray_value_sum=self.gray_value_sum + other.gray_value_sum,
+            gray_value_square_sum=self.gray_value_square_sum + other.gray_value_square_sum,
+            num_lung_pixels=self.num_lung_pixels + other.num_lung_pixels,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardReport:
+    """What a worker did."""
+
+    split: str
+    """``train`` or ``validation``."""
+
+    shard: Shard
+    """The file that it wrote."""
+
+    patients: Mapping[str, int]
+    """Number of records by ``patient_id``, where names tell it."""
+
+    refused: tuple[RefusedFile, ...]
+    """Files for which a pair was left out."""
+
+    sums: PixelSums
+    """Over the slices that it wrote."""
+
+
+def plan_shards(
+    pairs: Sequence[Pair],
+    *,
+    splits: Mapping[str, str],
+    patients: Mapping[str, str],
+    seed: int,
+    num_shards: int | None,
+) -> list[ShardPlan]:
+    """Decides which slice goes to which place in which shard, before anything is read.
+
+    Args:
+        pairs: all pairs.
+        splits: name of the split by ``slice_id``.
+        patients: ``patient_id`` by ``slice_id``, or empty.
+        seed: another one gives another order.
+        num_shards: of the training split; validation gets its share of them. None: from the sizes.
+
+    Returns:
+        The plans of all splits. No shard is empty, and shards of a split are equal to one slice.
+    """
+    by_slice_id = {pair.slice_id: pair for pair in pairs}
+    slice_ids = {
+        split: [slice_id for slice_id in by_slice_id if splits[slice_id] == split]
+        for split in SPLITS
+    }
+    num_train = len(slice_ids[TRAIN_SPLIT])
+    plans: list[ShardPlan] = []
+    for split, members in slice_ids.items():
+        if num_shards is None:
+            count = _count_shards(sum(by_slice_id[member].num_bytes for member in members))
+        else:
+            count = math.ceil(num_shards * len(members) / num_train)
+        ordered = sort_by_hash(members, salt=f"shard {seed}")
+        plans.extend(
+            ShardPlan(
+                split=split,
+                filename=filename,
+                pairs=tuple(by_slice_id[member] for member in part),
+                patients={member: patients[member] for member in part if member in patients},
+            )
+            for filename, part in _cut(ordered, split=split, count=min(count, len(members)))
+        )
+    return plans
+
+
+def write_shard(plan: ShardPlan, *, images: str, masks: str, folder: str) -> ShardReport:
+    """Reads, checks and encodes the slices of one shard and writes it, one slice at a time.
+
+    Args:
+        plan: what to write.
+        images: folder of the slices.
+        masks: folder of the masks.
+        folder: where the shard goes.
+
+    Returns:
+        What was written and what was refused.
+
+    Raises:
+        ShardWriteError: if the shard cannot be written; nothing is left under its name.
+    """
+    # Two workers may try the same shard at once, so each writes under a name of its own.
+    aside = Path(folder) / f"{plan.filename}.{uuid.uuid4().hex}.partial"
+    tally = _Tally()
+    try:
+        with aside.open("wb") as file, _progress_file(plan, folder) as progress:
+            for record in _encode_pairs(plan, images=Path(images), masks=Path(masks), tally=tally):
+                if record:
+                    tally.count_record(_write_record(file, record))
+                progress.write(b".")
+            file.flush()
+            os.fsync(file.fileno())
+        aside.rename(Path(folder) / plan.filename)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise ShardWriteError(
+            f"cannot write {plan.filename} in {folder}: {error.strerror or error}; "
+            "make room or choose another --out, then run again"
+        ) from error
+    return ShardReport(
+        split=plan.split,
+        shard=Shard(
+            filename=plan.filename,
+            num_examples=tally.num_records,
+            num_bytes=tally.num_bytes,
+            sha256=tally.sha256.hexdigest(),
+        ),
+        patients=dict(tally.patients),
+        refused=tuple(tally.refused),
+        sums=tally.sums,
+    )
+
+
+@dataclass(kw_only=True)
+class _Tally:
+    """Counts while a shard is written."""
+
+    num_records: int = 0
+    num_bytes: int = 0
+    sha256: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+    patients: Counter[str] = field(default_factory=Counter)
+    refused: list[RefusedFile] = field(default_factory=list)
+    sums: PixelSums = field(default_factory=PixelSums)
+
+    def count_record(self, framed: bytes) -> None:
+        self.num_records += 1
+        self.num_bytes += len(framed)
+        self.sha256.update(framed)
+
+
+def _encode_pairs(
+    plan: ShardPlan, *, images: Path, masks: Path, tally: _Tally
+) -> Iterator[bytes | None]:
+    """Gives a record for each pair, or None where the pair is refused."""
+    for pair in plan.pairs:
+        image, mask, refused = _read_pair(pair, images=images, masks=masks)
+        if image is None or mask is None or refused:
+            tally.refused.extend(refused)
+            yield None
+            continue
+        patient_id = plan.patients.get(pair.slice_id, "")
+        if patient_id:
+            tally.patients[patient_id] += 1
+        tally.sums += _sum_pixels(image, mask)
+        yield encode_example(image=image, mask=mask, slice_id=pair.slice_id, patient_id=patient_id)
+
+
+def _read_pair(
+    pair: Pair, *, images: Path, masks: Path
+) -> tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np.uint8] | None, list[RefusedFile]]:
+    """Reads both files, so that the reasons of both are told at once."""
+    refused = []
+    image, mask = None, None
+    try:
+        image = read_slice(images / pair.image_path)
+    except UnreadableImageError as error:
+        refused.append(RefusedFile(file=f"images/{pair.image_path}", reason=error.reason))
+    try:
+        mask = read_mask(masks / pair.mask_path)
+    except UnreadableImageError as error:
+        refused.append(RefusedFile(file=f"masks/{pair.mask_path}", reason=error.reason))
+    if image is not None and mask is not None and image.shape != mask.shape:
+        reason = (
+            f"is {_describe_size(mask)}, but its slice is {_describe_size(image)}; expected equal "
+            "sizes; export the mask again at the size of its slice"
+        )
+        refused.append(RefusedFile(file=f"masks/{pair.mask_path}", reason=reason))
+    return image, mask, refused
+
+
+def _describe_size(pixels: npt.NDArray[np.uint8]) -> str:
+    height, width = pixels.shape
+    return f"{width} x {height} px"
+
+
+def _sum_pixels(image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> PixelSums:
+    wide = image.astype(np.uint16)  # holds 255 squared
+    return PixelSums(
+        num_pixels=image.size,
+        gray_value_sum=int(wide.sum(dtype=np.uint64)),
+        gray_value_square_sum=int((wide * wide).sum(dtype=np.uint64)),
+        num_lung_pixels=int(np.count_nonzero(mask)),
+    )
+
+
+def _progress_file(plan: ShardPlan, folder: str) -> BinaryIO:
+    path = Path(folder) / f"{plan.filename}{PROGRESS_SUFFIX}"
+    return path.open("wb", buffering=0)
+
+
+def _write_record(file: BinaryIO, record: bytes) -> bytes:
+    """Writes one record and gives the bytes as written.
+
+    Source: TFRecord framing, tensorflow/core/lib/io/record_writer.h.
+    """
+    length = struct.pack("<Q", len(record))
+    framed = b"".join((length, _masked_crc(length), record, _masked_crc(record)))
+    file.write(framed)
+    return framed
+
+
+def _masked_crc(content: bytes) -> bytes:
+    crc = google_crc32c.value(content)
+    rotated = (crc >> 15 | crc << 17) & 0xFFFFFFFF
+    return struct.pack("<I", (rotated + _CRC_MASK_DELTA) & 0xFFFFFFFF)
+
+
+def _count_shards(num_bytes: int) -> int:
+    """Gives the desired number, if that makes shards neither too small nor too large."""
+    fewest = math.ceil(num_bytes / MAX_SHARD_BYTES)
+    most = max(1, num_bytes // MIN_SHARD_BYTES)
+    return max(fewest, min(DESIRED_NUM_SHARDS, most))
+
+
+def _cut(ordered: Sequence[str], *, split: str, count: int) -> Iterable[tuple[str, Sequence[str]]]:
+    """Cuts into parts that differ by one at most."""
+    for index in range(count):
+        start, stop = (len(ordered) * step // count for step in (index, index + 1))
+        yield f"{split}-{index:05d}-of-{count:05d}.tfrecord", ordered[start:stop]

@@ -1,0 +1,249 @@
+"""Command line of the serving stage: ``python -m serving serve`` and ``predict``."""
+
+import argparse
+import json
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from serving.config import PredictConfig, ServeConfig
+from serving.errors import ServingError
+from trainer.signature import SIGNATURES
+
+if TYPE_CHECKING:  # the real import loads gRPC, which `--help` and `predict` can do without
+    from serving.embedded.server import EmbeddedServer
+
+READY = "READY"
+"""First word of the line that says, as JSON, that the server answers and where."""
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command and gives its exit code."""
+    parser = _parser()
+    arguments = vars(parser.parse_args(argv))
+    verb = arguments.pop("verb")
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    try:
+        if verb == "serve":
+            return _serve(ServeConfig(**arguments))
+        return _predict(PredictConfig(**arguments))
+    except (ServingError, ValueError) as error:
+        return _fail(str(error))
+
+
+def _serve(config: ServeConfig) -> int:
+    stop = threading.Event()
+
+    def stop_on_signal(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    # Before the model is loaded, so that a signal during the load ends the program in order too.
+    # Python as a container's first process would ignore SIGTERM without a handler.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop_on_signal)
+
+    from serving.embedded.server import DRAIN_S, EmbeddedServer
+
+    server = EmbeddedServer(config)
+    server.start()
+    _print_start(config, server)
+    stop.wait()
+    print(f"stopping; calls under way have {DRAIN_S:g} s to end", file=sys.stderr, flush=True)
+    server.stop()
+    return EXIT_OK
+
+
+def _print_start(config: ServeConfig, server: "EmbeddedServer") -> None:
+    from serving.embedded.production import describe_signatures, docker_command
+
+    model = server.model
+    print(
+        f"{model.name} version {model.version} from {config.model_base_path / str(model.version)}"
+    )
+    for line in describe_signatures(model):
+        print(f"  {line}")
+    print(f"gRPC at {server.target}, REST {f'at {server.rest_url}' if server.rest_url else 'off'}")
+    print("This server is for development; in production TensorFlow Serving does the same:")
+    print(f"  {docker_command(config, port=server.port)}")
+    ready = {
+        "target": server.target,
+        "rest_url": server.rest_url,
+        "model_name": model.name,
+        "model_version": model.version,
+    }
+    print(READY, json.dumps(ready), flush=True)
+
+
+def _predict(config: PredictConfig) -> int:
+    from tqdm import tqdm
+
+    from serving import predict
+    from serving.predict import SliceFile
+    from serving.results import CSV_FILENAME
+
+    def progress(slices: list[SliceFile]) -> Iterator[SliceFile]:
+        # disable=None: no bar where nobody watches, such as in a log file.
+        yield from tqdm(slices, desc="segmenting", unit="slice", disable=None, dynamic_ncols=True)
+
+    def on_failure(line: str) -> None:
+        tqdm.write(f"failed: {line}", file=sys.stderr)
+
+    try:
+        summary = predict.run(config, progress=progress, on_failure=on_failure)
+    except KeyboardInterrupt:
+        _fail(f"interrupted; the masks made so far are in {config.out}")
+        return EXIT_INTERRUPTED
+    if summary.results:
+        print(summary.to_text())
+        print(f"results in {config.out}, a table in {config.out / CSV_FILENAME}")
+    if summary.stopped:
+        return _fail(summary.stopped)
+    return EXIT_FAILED if summary.failed else EXIT_OK
+
+
+def _fail(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return EXIT_FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m serving",
+        description="Serve a lung segmentation model, and get masks from it.",
+        allow_abbrev=False,
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    _add_serve(verbs)
+    _add_predict(verbs)
+    return parser
+
+
+def _add_serve(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    serve = verbs.add_parser(
+        "serve",
+        help="serve a model on this computer, with TensorFlow Serving's protocol",
+        description=(
+            "Serve the highest version of a model with TensorFlow Serving's gRPC protocol: "
+            "Predict, GetModelMetadata, GetModelStatus. For development and tests; in production "
+            "run the tensorflow/serving container, whose command line this prints. The flags are "
+            "named as those of tensorflow_model_server. Once it answers, the last line on stdout "
+            "is READY and a JSON object. SIGTERM or Ctrl-C ends it: calls under way get their "
+            "answers first."
+        ),
+        allow_abbrev=False,
+    )
+    serve.add_argument(
+        "--model_base_path",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder with a numbered folder for each version, such as DIR/1",
+    )
+    serve.add_argument(
+        "--model_name",
+        default=ServeConfig.model_name,
+        metavar="NAME",
+        help="name that clients ask for (default: %(default)s)",
+    )
+    serve.add_argument(
+        "--port",
+        type=int,
+        default=ServeConfig.port,
+        metavar="PORT",
+        help="gRPC port; 0 takes a free one (default: %(default)s)",
+    )
+    serve.add_argument(
+        "--rest_api_port",
+        type=int,
+        default=ServeConfig.rest_api_port,
+        metavar="PORT",
+        help=(
+            "REST port for GET /v1/models/NAME and /v1/models/NAME/metadata; 0 is off; predictions "
+            "go over gRPC only (default: %(default)s)"
+        ),
+    )
+    serve.add_argument(
+        "--bind_address",
+        default=ServeConfig.bind_address,
+        metavar="ADDRESS",
+        help=(
+            "address to listen at; 0.0.0.0 opens it to the network, without any authentication "
+            "(default: %(default)s)"
+        ),
+    )
+
+
+def _add_predict(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    predict = verbs.add_parser(
+        "predict",
+        help="get the masks of a slice or a folder of slices from a server",
+        description=(
+            "Send BMP or PNG slices to a served model and write, below OUT: masks/NAME.png (255 is "
+            "lung), overlays/NAME.png, summary.csv and summary.json. A file that fails is told in "
+            "one line and the others go on; the exit code is 0 only if every slice has its mask."
+        ),
+        allow_abbrev=False,
+    )
+    predict.add_argument(
+        "input",
+        type=Path,
+        metavar="INPUT",
+        help="a BMP or PNG file, or a folder that is searched through for them",
+    )
+    predict.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder for the results"
+    )
+    predict.add_argument(
+        "--target",
+        default=PredictConfig.target,
+        metavar="HOST:PORT",
+        help="gRPC address of the server (default: %(default)s)",
+    )
+    predict.add_argument(
+        "--model-name",
+        default=PredictConfig.model_name,
+        metavar="NAME",
+        help="name under which the server serves the model (default: %(default)s)",
+    )
+    predict.add_argument(
+        "--model-version",
+        type=int,
+        default=PredictConfig.model_version,
+        metavar="N",
+        help="version to ask for (default: the latest that the server has)",
+    )
+    predict.add_argument(
+        "--signature",
+        choices=[signature.name for signature in SIGNATURES],
+        default=PredictConfig.signature,
+        help=(
+            "serving_default sends pixels; encoded sends the file's own bytes, and the server "
+            "decodes them (default: %(default)s)"
+        ),
+    )
+    predict.add_argument(
+        "--timeout-s",
+        type=float,
+        default=PredictConfig.timeout_s,
+        metavar="SECONDS",
+        help="time for each slice, retries included (default: %(default)g)",
+    )
+    predict.add_argument(
+        "--overlays",
+        action=argparse.BooleanOptionalAction,
+        default=PredictConfig.overlays,
+        help="draw each mask on its slice (default: yes)",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,200 @@
+"""Slices and masks <-> the messages of TensorFlow Serving; no network.
+
+A request's pixels travel as ``tensor_content``, which is the array's own bytes. An answer is read
+from the bytes of the message: TensorFlow Serving gives each pixel as a number of its own
+(``int_val``, ``float_val``), which the generated classes hand out one by one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf.message import DecodeError
+
+from serving import tensors, wire
+from serving.errors import UnexpectedAnswerError
+from serving.protos import model_pb2, predict_pb2, tensor_pb2, types_pb2
+from trainer.signature import (
+    ARRAY_SIGNATURE,
+    ENCODED_SIGNATURE,
+    IMAGE,
+    IMAGE_BYTES,
+    PREDICTED_MASK,
+    PREDICTED_MASK_BYTES,
+    PROBABILITY,
+)
+
+_OUTPUTS_FIELD = 1
+_MODEL_SPEC_FIELD = 2
+_KEY_FIELD = 1
+_VALUE_FIELD = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A ``PredictResponse`` taken apart."""
+
+    model_version: int
+    """Version of the model that answered; 0 if the server does not say."""
+
+    outputs: Mapping[str, tensors.Array]
+    """Arrays by output key."""
+
+
+def model_spec(*, model_name: str, model_version: int | None, signature_name: str) -> Any:
+    """Gives the ``ModelSpec`` of a request; a version of None asks for the latest."""
+    spec = model_pb2.ModelSpec(name=model_name, signature_name=signature_name)
+    if model_version is not None:
+        spec.version.value = model_version
+    return spec
+
+
+def array_request(
+    image: npt.NDArray[np.uint8], *, model_name: str, model_version: int | None, output_key: str
+) -> Any:
+    """Gives the ``PredictRequest`` for the pixels of one slice.
+
+    Args:
+        image: [height, width] gray values, 0 to 255.
+        model_name: as in ``ModelSpec``.
+        model_version: None asks for the latest.
+        output_key: the one output to send back.
+
+    Raises:
+        ValueError: if the image is not uint8 of two dimensions with a pixel at least.
+    """
+    if image.dtype != np.uint8 or image.ndim != 2 or image.size == 0:
+        raise ValueError(
+            f"image is {image.dtype} of shape {list(image.shape)}; expected uint8 gray values of "
+            "shape [height, width]"
+        )
+    tensor = tensor_pb2.TensorProto(dtype=types_pb2.DT_UINT8, tensor_content=image.tobytes())
+    # [height, width] -> [batch, height, width, 1]
+    for size in (1, *image.shape, 1):
+        tensor.tensor_shape.dim.add(size=size)
+    request = predict_pb2.PredictRequest(output_filter=[output_key])
+    request.model_spec.CopyFrom(
+        model_spec(
+            model_name=model_name,
+            model_version=model_version,
+            signature_name=ARRAY_SIGNATURE.name,
+        )
+    )
+    request.inputs[IMAGE.key].CopyFrom(tensor)
+    return request
+
+
+def encoded_request(data: bytes, *, model_name: str, model_version: int | None) -> Any:
+    """Gives the ``PredictRequest`` for the bytes of one PNG or BMP file.
+
+    Args:
+        data: the whole file.
+        model_name: as in ``ModelSpec``.
+        model_version: None asks for the latest.
+
+    Raises:
+        ValueError: if there are no bytes.
+    """
+    if not data:
+        raise ValueError("there are no bytes to send; expected a whole PNG or BMP file")
+    tensor = tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING, string_val=[data])
+    tensor.tensor_shape.dim.add(size=1)
+    request = predict_pb2.PredictRequest(output_filter=[PREDICTED_MASK_BYTES.key])
+    request.model_spec.CopyFrom(
+        model_spec(
+            model_name=model_name,
+            model_version=model_version,
+            signature_name=ENCODED_SIGNATURE.name,
+        )
+    )
+    request.inputs[IMAGE_BYTES.key].CopyFrom(tensor)
+    return request
+
+
+def read_answer(response: bytes) -> Answer:
+    """Takes a serialized ``PredictResponse`` apart.
+
+    Raises:
+        UnexpectedAnswerError: if the bytes are no such message.
+    """
+    outputs: dict[str, tensors.Array] = {}
+    spec = model_pb2.ModelSpec()
+    try:
+        for field in wire.read_fields(response):
+            if field.number == _OUTPUTS_FIELD:
+                entry = {part.number: part.payload for part in wire.read_fields(field.payload)}
+                key = bytes(entry.get(_KEY_FIELD, b"")).decode()
+                outputs[key] = tensors.read(entry.get(_VALUE_FIELD, b""))
+            elif field.number == _MODEL_SPEC_FIELD:
+                spec.MergeFromString(bytes(field.payload))
+    except (ValueError, DecodeError) as error:
+        raise UnexpectedAnswerError(f"the answer cannot be read: {error}") from error
+    return Answer(model_version=spec.version.value, outputs=outputs)
+
+
+def mask_of(answer: Answer, *, height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Gives the mask of one slice.
+
+    Returns:
+        [height, width] uint8; 1 is lung, 0 is background.
+
+    Raises:
+        UnexpectedAnswerError: if the answer holds no mask of that size.
+    """
+    mask = _pixels(answer, PREDICTED_MASK.key, np.dtype(np.uint8), (height, width))
+    if mask.max(initial=0) > 1:
+        raise UnexpectedAnswerError(
+            f"the answer's {PREDICTED_MASK.key} holds {mask.max()}; expected 0 and 1 only"
+        )
+    return mask
+
+
+def probability_of(answer: Answer, *, height: int, width: int) -> npt.NDArray[np.float32]:
+    """Gives the lung probability of each pixel of one slice.
+
+    Returns:
+        [height, width] float32 in [0, 1].
+
+    Raises:
+        UnexpectedAnswerError: if the answer holds no probabilities of that size.
+    """
+    return _pixels(answer, PROBABILITY.key, np.dtype(np.float32), (height, width))
+
+
+def mask_file_of(answer: Answer) -> bytes:
+    """Gives the PNG file of one mask; 255 is lung, 0 is background.
+
+    Raises:
+        UnexpectedAnswerError: if the answer holds no such file.
+    """
+    files = _output(answer, PREDICTED_MASK_BYTES.key)
+    if files.dtype != object or files.shape != (1,):
+        raise UnexpectedAnswerError(
+            f"the answer's {PREDICTED_MASK_BYTES.key} is {files.dtype} of shape "
+            f"{list(files.shape)}; expected one PNG file"
+        )
+    return bytes(files[0])
+
+
+def _output(answer: Answer, key: str) -> tensors.Array:
+    if key not in answer.outputs:
+        raise UnexpectedAnswerError(
+            f"the answer holds {sorted(answer.outputs)}; expected {key!r}; is another kind of "
+            "model served under this name?"
+        )
+    return answer.outputs[key]
+
+
+def _pixels(
+    answer: Answer, key: str, dtype: np.dtype[Any], size: tuple[int, int]
+) -> npt.NDArray[Any]:
+    array = _output(answer, key)
+    if array.dtype != dtype or array.shape != (1, *size, 1):
+        raise UnexpectedAnswerError(
+            f"the answer's {key} is {array.dtype} of shape {list(array.shape)}; expected {dtype} "
+            f"of shape {[1, *size, 1]}"
+        )
+    # [batch, height, width, 1] -> [height, width]
+    return array[0, :, :, 0]

@@ -1,0 +1,101 @@
+"""Configuration of the two commands of this stage; every field is a flag."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.signature import ARRAY_SIGNATURE, DEFAULT_MODEL_NAME, SIGNATURES
+
+LARGEST_PORT = 65535
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """What the embedded server serves, and where it listens.
+
+    The names are those of ``tensorflow_model_server``.
+    """
+
+    model_base_path: Path
+    """Folder with one sub-folder for each version of the model, named by a number."""
+
+    model_name: str = DEFAULT_MODEL_NAME
+    """``PredictRequest.model_spec.name`` under which the model is served."""
+
+    port: int = 8500
+    """Port for gRPC; 0 takes a free one."""
+
+    rest_api_port: int = 0
+    """Port for REST; 0 switches REST off."""
+
+    bind_address: str = "127.0.0.1"
+    """Address to listen at; 0.0.0.0 is open to the network, without any authentication."""
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+            ValueError: if a name is empty or a port is out of range.
+        """
+        _check_model_name(self.model_name)
+        if not self.bind_address:
+            raise ValueError("--bind_address is empty; expected an address such as 127.0.0.1")
+        for flag, port in (("--port", self.port), ("--rest_api_port", self.rest_api_port)):
+            if not 0 <= port <= LARGEST_PORT:
+                raise ValueError(f"{flag} is {port}; expected 0 to {LARGEST_PORT}")
+        if self.port and self.port == self.rest_api_port:
+            raise ValueError(
+                f"--port and --rest_api_port are both {self.port}; give REST another port"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Which slices get masks, from which server, and where the masks go."""
+
+    input: Path
+    """A BMP or PNG file, or a folder that is searched through for them."""
+
+    out: Path
+    """Folder for masks, overlays and the summary."""
+
+    target: str = "localhost:8500"
+    """HOST:PORT of the server's gRPC endpoint."""
+
+    model_name: str = DEFAULT_MODEL_NAME
+    """Name under which the server serves the model."""
+
+    model_version: int | None = None
+    """Version to ask for; None is the latest that the server has."""
+
+    signature: str = ARRAY_SIGNATURE.name
+    """``serving_default`` sends pixels, ``encoded`` sends the file's own bytes."""
+
+    timeout_s: float = 30.0
+    """Seconds for each slice, retries included."""
+
+    overlays: bool = True
+    """Whether to draw an overlay for each slice."""
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+            ValueError: if a value cannot work.
+        """
+        _check_model_name(self.model_name)
+        if not self.target:
+            raise ValueError("--target is empty; expected HOST:PORT such as localhost:8500")
+        if not self.timeout_s > 0:
+            raise ValueError(f"--timeout_s is {self.timeout_s}; expected seconds above 0")
+        if self.model_version is not None and self.model_version < 0:
+            raise ValueError(f"--model_version is {self.model_version}; expected 0 or more")
+        names = [signature.name for signature in SIGNATURES]
+        if self.signature not in names:
+            raise ValueError(f"--signature is {self.signature!r}; expected one of {names}")
+
+
+def _check_model_name(model_name: str) -> None:
+    if not model_name or any(character in model_name for character in "/: "):
+        raise ValueError(
+            f"--model_name is {model_name!r}; expected a name without '/', ':' and spaces"
+        )

@@ -1,0 +1,212 @@
+"""What TensorFlow Serving answers to a request; no network, so gRPC and REST share it.
+
+Codes and texts are TensorFlow Serving's own, so that a client that reads them finds the same here.
+
+Source: tensorflow_serving/servables/tensorflow/predict_util.cc, get_model_metadata_impl.cc and
+model_servers/get_model_status_impl.cc, server_core.cc.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from serving import tensors, wire
+from serving.embedded.engine import EngineError, SavedModelSession, TensorParseError
+from serving.protos import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
+from trainer.signature import ARRAY_SIGNATURE
+
+OK = 0
+INVALID_ARGUMENT = 3
+DEADLINE_EXCEEDED = 4
+NOT_FOUND = 5
+FAILED_PRECONDITION = 9
+UNIMPLEMENTED = 12
+INTERNAL = 13
+"""Status codes as gRPC and TensorFlow number them."""
+
+_SIGNATURE_DEF = "signature_def"
+_OUTPUTS_FIELD = 1
+_KEY_FIELD = 1
+_VALUE_FIELD = 2
+
+
+class RequestError(Exception):
+    """A request that is answered with an error.
+
+    Attributes:
+        code: number of the status code.
+        message: TensorFlow Serving's text.
+    """
+
+    def __init__(self, code: int, message: str) -> None:
+        """Keeps both for the transport."""
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedModel:
+    """One version of one model, ready to run."""
+
+    name: str
+    """As in ``ModelSpec.name``."""
+
+    version: int
+    """Number of its folder."""
+
+    session: SavedModelSession
+    """Runs it."""
+
+
+def predict(model: ServedModel, request: Any, *, timeout_ms: int = 0) -> bytes:
+    """Answers a ``PredictRequest``.
+
+    Args:
+        model: what is served.
+        request: the message.
+        timeout_ms: what is left of the caller's deadline; 0 is no limit.
+
+    Returns:
+        A serialized ``PredictResponse`` with typed fields.
+
+    Raises:
+        RequestError: with TensorFlow Serving's code and text.
+    """
+    _check_model_spec(model, request)
+    name = request.model_spec.signature_name or ARRAY_SIGNATURE.name
+    signature = model.session.signatures.get(name)
+    if signature is None:
+        raise RequestError(FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
+    _check_inputs(signature, request.inputs)
+    feeds = {
+        signature.inputs[key].name: proto.SerializeToString()
+        for key, proto in request.inputs.items()
+    }
+    keys = _output_keys(signature, request.output_filter)
+    try:
+        arrays = model.session.run(
+            feeds, [signature.outputs[key].name for key in keys], timeout_ms=timeout_ms
+        )
+    except TensorParseError as error:
+        alias = next(k for k, info in signature.inputs.items() if info.name == error.tensor_name)
+        raise RequestError(INVALID_ARGUMENT, f"tensor parsing error: {alias}") from error
+    except EngineError as error:
+        raise RequestError(error.code, error.message) from error
+    response = predict_pb2.PredictResponse()
+    response.model_spec.name = request.model_spec.name
+    response.model_spec.version.value = model.version
+    response.model_spec.signature_name = name
+    entries = (
+        wire.length_delimited(_KEY_FIELD, key.encode())
+        + wire.length_delimited(_VALUE_FIELD, tensors.write_typed(array))
+        for key, array in zip(keys, arrays, strict=True)
+    )
+    return bytes(response.SerializeToString()) + b"".join(
+        wire.length_delimited(_OUTPUTS_FIELD, entry) for entry in entries
+    )
+
+
+def metadata(model: ServedModel, request: Any) -> Any:
+    """Answers a ``GetModelMetadataRequest`` with the signatures.
+
+    Raises:
+        RequestError: with TensorFlow Serving's code and text.
+    """
+    if not request.HasField("model_spec"):
+        raise RequestError(INVALID_ARGUMENT, "Missing ModelSpec")
+    if not request.metadata_field:
+        raise RequestError(
+            INVALID_ARGUMENT, "GetModelMetadataRequest must specify at least one metadata_field"
+        )
+    for field in request.metadata_field:
+        if field != _SIGNATURE_DEF:
+            raise RequestError(INVALID_ARGUMENT, f"Metadata field {field} is not supported")
+    _check_model_spec(model, request)
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    for name, signature in model.session.signatures.items():
+        signatures.signature_def[name].CopyFrom(signature)
+    response = get_model_metadata_pb2.GetModelMetadataResponse()
+    response.model_spec.name = model.name
+    response.model_spec.version.value = model.version
+    response.metadata[_SIGNATURE_DEF].Pack(signatures)
+    return response
+
+
+def status(model: ServedModel, request: Any) -> Any:
+    """Answers a ``GetModelStatusRequest``.
+
+    Raises:
+        RequestError: with TensorFlow Serving's code and text.
+    """
+    if not request.HasField("model_spec"):
+        raise RequestError(INVALID_ARGUMENT, "Missing ModelSpec")
+    spec = request.model_spec
+    if spec.HasField("version"):
+        if (spec.name, spec.version.value) != (model.name, model.version):
+            raise RequestError(
+                NOT_FOUND, f"Could not find version {spec.version.value} of model {spec.name}"
+            )
+    elif spec.name != model.name:
+        raise RequestError(NOT_FOUND, f"Could not find any versions of model {spec.name}")
+    response = get_model_status_pb2.GetModelStatusResponse()
+    version = response.model_version_status.add(
+        version=model.version, state=get_model_status_pb2.ModelVersionStatus.AVAILABLE
+    )
+    version.status.error_code = OK
+    return response
+
+
+def _check_model_spec(model: ServedModel, request: Any) -> None:
+    if not request.HasField("model_spec"):
+        raise RequestError(INVALID_ARGUMENT, "Missing ModelSpec")
+    spec = request.model_spec
+    if not spec.name:
+        raise RequestError(INVALID_ARGUMENT, "ModelSpec has no name specified.")
+    choice = spec.WhichOneof("version_choice")
+    if choice == "version_label":
+        raise RequestError(
+            INVALID_ARGUMENT, f"Unrecognized servable version label: {spec.version_label}"
+        )
+    if choice == "version" and (spec.name, spec.version.value) != (model.name, model.version):
+        wanted = f"Specific({spec.name}, {spec.version.value})"
+        raise RequestError(NOT_FOUND, f"Servable not found for request: {wanted}")
+    if spec.name != model.name:
+        raise RequestError(NOT_FOUND, f"Servable not found for request: Latest({spec.name})")
+
+
+def _check_inputs(signature: Any, inputs: Iterable[str]) -> None:
+    sent, expected = set(inputs), set(signature.inputs)
+    if len(sent) != len(expected):
+        raise RequestError(
+            INVALID_ARGUMENT,
+            f"input size does not match signature: {len(sent)}!={len(expected)} "
+            f"len({_set(sent)}) != len({_set(expected)}). "
+            f"Sent extra: {_set(sent - expected)}. "
+            f"Missing but required: {_set(expected - sent)}.",
+        )
+    for key in sorted(sent - expected):
+        raise RequestError(
+            INVALID_ARGUMENT,
+            f"input tensor alias not found in signature: {key}. "
+            f"Inputs expected to be in the set {_set(expected)}.",
+        )
+
+
+def _output_keys(signature: Any, output_filter: Iterable[str]) -> list[str]:
+    keys: list[str] = []
+    for key in output_filter:
+        if key not in signature.outputs:
+            raise RequestError(
+                INVALID_ARGUMENT,
+                f"output tensor alias not found in signature: {key} "
+                f"Outputs expected to be in the set {_set(signature.outputs)}.",
+            )
+        if key in keys:
+            raise RequestError(INVALID_ARGUMENT, f"duplicate output tensor alias: {key}")
+        keys.append(key)
+    return keys or sorted(signature.outputs)
+
+
+def _set(keys: Iterable[str]) -> str:
+    return "{" + ",".join(sorted(keys)) + "}"

@@ -1,0 +1,153 @@
+"""TensorFlow Serving's REST paths for status and metadata.
+
+``POST …:predict`` is not served: it answers 501 and points to gRPC.
+
+Source: tensorflow_serving/model_servers/http_rest_api_util.cc and http_server.cc; RESTful API in
+https://www.tensorflow.org/tfx/serving/api_rest
+"""
+
+import json
+import logging
+import re
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+
+from serving.embedded import answers
+from serving.embedded.answers import RequestError, ServedModel
+from serving.protos import get_model_metadata_pb2, get_model_status_pb2
+
+logger = logging.getLogger(__name__)
+
+_MODEL_PATH = re.compile(
+    r"/v1/models(?:/(?P<name>[^/:]+))?"
+    r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?(?P<metadata>/metadata)?",
+    re.IGNORECASE,
+)
+_PREDICTION_PATH = re.compile(r"/v1/models/[^:]+:(classify|regress|predict)", re.IGNORECASE)
+_HTTP_STATUS = {
+    answers.OK: HTTPStatus.OK,
+    answers.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
+    answers.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
+    answers.NOT_FOUND: HTTPStatus.NOT_FOUND,
+    answers.FAILED_PRECONDITION: HTTPStatus.BAD_REQUEST,
+    answers.UNIMPLEMENTED: HTTPStatus.NOT_IMPLEMENTED,
+}
+_LARGEST_VERSION = 2**63 - 1
+_CHUNK_BYTES = 1 << 16
+
+
+class RestServer(ThreadingHTTPServer):
+    """Answers status and metadata over HTTP."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], model: ServedModel) -> None:
+        """Listens at once; ``serve_forever`` answers.
+
+        Raises:
+            OSError: if the address is taken or is not one of this computer.
+        """
+        super().__init__(address, _Handler)
+        self.model = model
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: RestServer
+
+    def do_GET(self) -> None:
+        try:
+            self._send(answers.OK, _answer(self.server.model, self.path))
+        except RequestError as error:
+            self._send(error.code, {"error": error.message})
+
+    def do_POST(self) -> None:
+        self._discard_body()
+        if _PREDICTION_PATH.fullmatch(self.path):
+            message = "predictions over REST are not served here; call Predict over gRPC"
+            self._send(answers.UNIMPLEMENTED, {"error": message})
+        else:
+            message = f"Malformed request: POST {self.path}"
+            self._send(answers.INVALID_ARGUMENT, {"error": message})
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Answers what the HTTP library refuses by itself in JSON too."""
+        self._send_json(code, {"error": message or HTTPStatus(code).phrase})
+
+    def log_message(self, format: str, *args: Any) -> None:
+        logger.debug("REST %s: " + format, self.address_string(), *args)
+
+    def _discard_body(self) -> None:
+        """Reads what was sent: closing before that would cut the answer off."""
+        length = self.headers.get("Content-Length", "0")
+        remaining = int(length) if length.isdecimal() else 0
+        while remaining > 0:
+            chunk = self.rfile.read(min(remaining, _CHUNK_BYTES))
+            if not chunk:
+                return
+            remaining -= len(chunk)
+
+    def _send(self, code: int, document: dict[str, Any]) -> None:
+        self._send_json(_HTTP_STATUS.get(code, HTTPStatus.INTERNAL_SERVER_ERROR), document)
+
+    def _send_json(self, http_status: int, document: dict[str, Any]) -> None:
+        body = (json.dumps(document, indent=1) + "\n").encode()
+        self.send_response(http_status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+def _answer(model: ServedModel, path: str) -> dict[str, Any]:
+    """Answers a GET.
+
+    Raises:
+        RequestError: with TensorFlow Serving's code and text.
+    """
+    if not path.lower().startswith("/v1/"):
+        raise RequestError(answers.NOT_FOUND, f"Not Found: {path}; expected /v1/models/MODEL")
+    match = _MODEL_PATH.fullmatch(path)
+    if match is None:
+        raise RequestError(answers.INVALID_ARGUMENT, f"Malformed request: GET {path}")
+    if not match["name"]:
+        raise RequestError(answers.INVALID_ARGUMENT, "Missing model name in request.")
+    if match["metadata"]:
+        return _metadata(model, match)
+    request = get_model_status_pb2.GetModelStatusRequest()
+    _fill_model_spec(request.model_spec, match)
+    return _as_json(answers.status(model, request))
+
+
+def _metadata(model: ServedModel, match: re.Match[str]) -> dict[str, Any]:
+    request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+    _fill_model_spec(request.model_spec, match)
+    response = answers.metadata(model, request)
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    response.metadata["signature_def"].Unpack(signatures)
+    return {
+        "model_spec": _as_json(response.model_spec),
+        "metadata": {"signature_def": _as_json(signatures)},
+    }
+
+
+def _fill_model_spec(model_spec: Any, match: re.Match[str]) -> None:
+    model_spec.name = match["name"]
+    if match["version"]:
+        version = int(match["version"])
+        if version > _LARGEST_VERSION:
+            raise RequestError(
+                answers.INVALID_ARGUMENT, f"Failed to convert version: {version} to numeric."
+            )
+        model_spec.version.value = version
+    elif match["label"]:
+        model_spec.version_label = match["label"]
+
+
+def _as_json(message: Any) -> dict[str, Any]:
+    return MessageToDict(
+        message, always_print_fields_with_no_presence=True, preserving_proto_field_name=True
+    )

@@ -1,0 +1,162 @@
+import hashlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from preprocessing import shards
+from preprocessing.pairing import Pair
+from preprocessing.records import parse_example
+from preprocessing.shards import PixelSums, ShardPlan, ShardWriteError, plan_shards, write_shard
+
+
+def make_pair(slice_id, *, num_bytes=1):
+    name = f"{slice_id}.bmp"
+    return Pair(slice_id=slice_id, image_path=name, mask_path=name, num_bytes=num_bytes)
+
+
+def make_plan(*slice_ids, patients=None):
+    return ShardPlan(
+        split="train",
+        filename="train-00000-of-00001.tfrecord",
+        pairs=tuple(make_pair(slice_id) for slice_id in slice_ids),
+        patients=patients or {},
+    )
+
+
+def plan(slice_splits, *, num_shards=None, num_bytes=1, seed=0):
+    return plan_shards(
+        [make_pair(slice_id, num_bytes=num_bytes) for slice_id in slice_splits],
+        splits=slice_splits,
+        patients={},
+        seed=seed,
+        num_shards=num_shards,
+    )
+
+
+def write(pairs, shard_plan, folder):
+    folder.mkdir(exist_ok=True)
+    return write_shard(
+        shard_plan, images=str(pairs.images), masks=str(pairs.masks), folder=str(folder)
+    )
+
+
+SPLITS_OF_TEN = {f"t{index}": "train" for index in range(8)} | {
+    f"v{index}": "validation" for index in range(2)
+}
+
+
+def test_few_slices_make_one_shard_for_each_split():
+    plans = plan(SPLITS_OF_TEN)
+    assert [(each.split, each.filename, len(each.pairs)) for each in plans] == [
+        ("train", "train-00000-of-00001.tfrecord", 8),
+        ("validation", "validation-00000-of-00001.tfrecord", 2),
+    ]
+
+
+def test_number_of_shards_can_be_given_and_validation_gets_its_share():
+    plans = plan(SPLITS_OF_TEN, num_shards=3)
+    assert [(each.filename, len(each.pairs)) for each in plans] == [
+        ("train-00000-of-00003.tfrecord", 2),
+        ("train-00001-of-00003.tfrecord", 3),
+        ("train-00002-of-00003.tfrecord", 3),
+        ("validation-00000-of-00001.tfrecord", 2),
+    ]
+    planned = sorted(pair.slice_id for each in plans for pair in each.pairs)
+    assert planned == sorted(SPLITS_OF_TEN)
+
+
+def test_there_are_never_more_shards_than_slices():
+    assert [len(each.pairs) for each in plan(SPLITS_OF_TEN, num_shards=99)] == [1] * 10
+
+
+@pytest.mark.parametrize(
+    ("total_mib", "num_shards"), [(1, 1), (40, 2), (1024, 64), (16 * 1024, 64), (32 * 1024, 128)]
+)
+def test_number_of_shards_follows_from_the_sizes(total_mib, num_shards):
+    splits = {f"t{index}": "train" for index in range(256)} | {"v": "validation"}
+    plans = plan(splits, num_bytes=total_mib * 2**20 // 256)
+    assert sum(each.split == "train" for each in plans) == num_shards
+
+
+def test_another_seed_gives_another_order():
+    assert plan(SPLITS_OF_TEN, seed=1) == plan(SPLITS_OF_TEN, seed=1)
+    assert plan(SPLITS_OF_TEN, seed=1) != plan(SPLITS_OF_TEN, seed=2)
+
+
+def test_shard_holds_the_slices_in_order_and_the_report_describes_it(pairs, tmp_path):
+    patients = {"P0_z001": "P0", "P0_z000": "P0", "P1_z000": "P1"}
+    report = write(pairs, make_plan(*patients, patients=patients), tmp_path / "out")
+    path = tmp_path / "out" / "train-00000-of-00001.tfrecord"
+    examples = [parse_example(record) for record in tf.data.TFRecordDataset(str(path))]
+    assert [example["slice_id"].numpy().decode() for example in examples] == list(patients)
+    assert [example["patient_id"].numpy().decode() for example in examples] == ["P0", "P0", "P1"]
+    assert report.patients == {"P0": 2, "P1": 1}
+    assert report.refused == ()
+    assert report.shard.num_examples == 3
+    assert report.shard.num_bytes == path.stat().st_size
+    assert report.shard.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_bytes_are_those_of_the_writer_of_tensorflow(pairs, tmp_path):
+    write(pairs, make_plan("P0_z000", "P1_z000"), tmp_path / "out")
+    path = tmp_path / "out" / "train-00000-of-00001.tfrecord"
+    with tf.io.TFRecordWriter(str(tmp_path / "theirs")) as writer:
+        for record in tf.data.TFRecordDataset(str(path)):
+            writer.write(record.numpy())
+    assert path.read_bytes() == (tmp_path / "theirs").read_bytes()
+
+
+def test_sums_are_exact(empty_pairs, tmp_path):
+    image = np.array([[0, 255], [255, 10]], np.uint8)
+    Image.fromarray(image).save(empty_pairs.images / "a.bmp")
+    Image.fromarray(np.array([[0, 0], [255, 0]], np.uint8)).save(empty_pairs.masks / "a.bmp")
+    report = write(empty_pairs, make_plan("a"), tmp_path / "out")
+    expected = PixelSums(
+        num_pixels=4,
+        gray_value_sum=520,
+        gray_value_square_sum=2 * 255**2 + 100,
+        num_lung_pixels=1,
+    )
+    assert report.sums == expected
+    assert (expected + expected).gray_value_sum == 1040
+
+
+def test_bad_pairs_are_refused_and_the_good_ones_are_written(pairs, tmp_path):
+    data = (pairs.images / "P0_z000.bmp").read_bytes()
+    (pairs.images / "P0_z000.bmp").write_bytes(data[:-5])
+    (pairs.masks / "P0_z000.bmp").write_bytes(b"")
+    Image.fromarray(np.zeros((3, 4), np.uint8)).save(pairs.masks / "P0_z001.bmp")
+    report = write(pairs, make_plan("P0_z000", "P0_z001", "P0_z002"), tmp_path / "out")
+    assert report.shard.num_examples == 1
+    assert [entry.file for entry in report.refused] == [
+        "images/P0_z000.bmp",
+        "masks/P0_z000.bmp",
+        "masks/P0_z001.bmp",
+    ]
+    assert report.refused[0].reason.startswith("is a truncated BMP")
+    assert report.refused[1].reason.startswith("is empty (0 bytes)")
+    assert report.refused[2].reason == (
+        "is 4 x 3 px, but its slice is 10 x 12 px; expected equal sizes; "
+        "export the mask again at the size of its slice"
+    )
+
+
+def test_progress_counts_written_and_refused_slices(pairs, tmp_path):
+    (pairs.masks / "P0_z000.bmp").write_bytes(b"")
+    write(pairs, make_plan("P0_z000", "P0_z001"), tmp_path / "out")
+    progress = tmp_path / "out" / "train-00000-of-00001.tfrecord.progress"
+    assert progress.stat().st_size == 2
+
+
+def test_failed_write_leaves_no_shard_and_names_the_mend(pairs, tmp_path, monkeypatch):
+    def fail(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shards.os, "fsync", fail)
+    with pytest.raises(
+        ShardWriteError, match="of-00001.tfrecord in .*: No space left on device; ma"
+    ):
+        write(pairs, make_plan("P0_z000"), tmp_path / "out")
+    assert [path.suffix for path in (tmp_path / "out").iterdir()] == [".progress"]

@@ -1,0 +1,186 @@
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from serving.client import SegmentationClient
+from serving.embedded.server import EmbeddedServer
+from serving.errors import (
+    CallError,
+    DeadlineExceededError,
+    MessageTooLargeError,
+    ModelNotFoundError,
+    RefusedInputError,
+    ServerUnavailableError,
+    ServingError,
+    SignatureError,
+    UnexpectedAnswerError,
+)
+from serving.tensors import write_typed
+from serving.wire import length_delimited
+
+StartFake = Callable[..., Any]
+LARGE_IMAGE = np.zeros((512, 512), np.uint8)
+
+
+def abort(code: grpc.StatusCode, details: str) -> Callable[..., bytes]:
+    def answer(request: Any, context: grpc.ServicerContext) -> bytes:
+        context.abort(code, details)
+        raise NotImplementedError
+
+    return answer
+
+
+def mask_response(mask: np.ndarray) -> bytes:
+    tensor = write_typed(mask[np.newaxis, :, :, np.newaxis])
+    entry = length_delimited(1, b"predicted_mask") + length_delimited(2, tensor)
+    return length_delimited(1, entry)
+
+
+def test_mask_has_the_size_of_the_slice(server: EmbeddedServer, gray_image: np.ndarray) -> None:
+    with SegmentationClient(server.target) as client:
+        assert client.answered_version is None
+        mask = client.predict(gray_image)
+        assert client.answered_version == 3
+    assert mask.dtype == np.uint8
+    assert mask.shape == (20, 30)
+    assert mask[:, :10].all()
+    assert not mask[:, 10:].any()
+
+
+def test_probability_is_what_the_mask_was_cut_from(
+    server: EmbeddedServer, gray_image: np.ndarray
+) -> None:
+    with SegmentationClient(server.target) as client:
+        probability = client.probability(gray_image)
+        mask = client.predict(gray_image)
+    assert probability.dtype == np.float32
+    assert 0 <= probability.min() <= probability.max() <= 1
+    np.testing.assert_array_equal(probability > 0.5, mask > 0)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp"])
+def test_file_and_pixels_give_the_same_mask(
+    server: EmbeddedServer, gray_image: np.ndarray, write_slice: Callable[..., Any], suffix: str
+) -> None:
+    from preprocessing.bmp import decode_slice
+
+    data = write_slice(f"a{suffix}", gray_image).read_bytes()
+    with SegmentationClient(server.target) as client:
+        mask_file = client.predict_encoded(data)
+        mask = client.predict(gray_image)
+    np.testing.assert_array_equal(decode_slice(mask_file, source="answer"), mask * 255)
+
+
+def test_answer_above_four_mebibytes_is_received(server: EmbeddedServer) -> None:
+    with SegmentationClient(server.target) as client:
+        assert client.probability(np.zeros((1500, 1500), np.uint8)).shape == (1500, 1500)
+
+
+def test_nobody_at_the_target_is_told(closed_port: int) -> None:
+    target = f"localhost:{closed_port}"
+    with (
+        SegmentationClient(target) as client,
+        pytest.raises(ServerUnavailableError) as caught,
+    ):
+        client.predict(LARGE_IMAGE)
+    assert str(caught.value).startswith(f"no server answers at {target} (Connection refused")
+    assert "--target HOST:PORT" in str(caught.value)
+    assert caught.value.code == "UNAVAILABLE"
+
+
+def test_unknown_model_and_version_are_told(server: EmbeddedServer) -> None:
+    with (
+        SegmentationClient(server.target, model_name="other") as client,
+        pytest.raises(ModelNotFoundError, match="serves no model other .Servable not found"),
+    ):
+        client.predict(LARGE_IMAGE)
+    with (
+        SegmentationClient(server.target, model_version=8) as client,
+        pytest.raises(ModelNotFoundError, match="no model lung_unet version 8"),
+    ):
+        client.predict(LARGE_IMAGE)
+
+
+def test_passed_deadline_is_told(slow_server: Any) -> None:
+    with (
+        SegmentationClient(slow_server.target, timeout_s=0.2) as client,
+        pytest.raises(DeadlineExceededError, match=r"no answer within 0.2 s; give it longer with"),
+    ):
+        client.predict(LARGE_IMAGE)
+
+
+def test_file_that_the_model_cannot_decode_is_refused_in_one_line(server: EmbeddedServer) -> None:
+    with (
+        SegmentationClient(server.target) as client,
+        pytest.raises(RefusedInputError, match="refuses it") as caught,
+    ):
+        client.predict_encoded(b"no image at all")
+    assert "\n" not in str(caught.value)
+    assert "[[{{" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "kind", "message"),
+    [
+        ("FAILED_PRECONDITION", "Serving signature key", SignatureError, "no signature serving_d"),
+        ("INVALID_ARGUMENT", "Expects arg[0] to be float", SignatureError, "of this project"),
+        ("INVALID_ARGUMENT", "bad pixels", RefusedInputError, "refuses it: bad pixels"),
+        ("RESOURCE_EXHAUSTED", "larger than max", MessageTooLargeError, "message limit"),
+        ("INTERNAL", "boom", UnexpectedAnswerError, "failed with INTERNAL: boom; see the server"),
+    ],
+)
+def test_status_codes_become_exceptions(
+    fake_server: StartFake, code: str, details: str, kind: type[CallError], message: str
+) -> None:
+    fake = fake_server(abort(grpc.StatusCode[code], details))
+    with SegmentationClient(fake.target) as client, pytest.raises(kind, match=message) as caught:
+        client.predict(LARGE_IMAGE)
+    assert isinstance(caught.value, ServingError)
+    assert (caught.value.code, caught.value.details) == (code, details)
+    assert len(fake.requests) == 1
+
+
+def test_another_grpc_service_is_told() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    other = grpc.server(ThreadPoolExecutor(1))
+    port = other.add_insecure_port("127.0.0.1:0")
+    other.start()
+    with (
+        SegmentationClient(f"127.0.0.1:{port}") as client,
+        pytest.raises(UnexpectedAnswerError, match="is no TensorFlow Serving"),
+    ):
+        client.predict(LARGE_IMAGE)
+    other.stop(0).wait()
+
+
+def test_rest_port_instead_of_grpc_port_is_told(server: EmbeddedServer) -> None:
+    with (
+        SegmentationClient(f"127.0.0.1:{server.rest_api_port}", timeout_s=5) as client,
+        pytest.raises(CallError, match=str(server.rest_api_port)),
+    ):
+        client.predict(LARGE_IMAGE)
+
+
+def test_large_request_is_repeated_when_the_server_is_unavailable(fake_server: StartFake) -> None:
+    def answer(request: Any, context: grpc.ServicerContext) -> bytes:
+        if len(fake.requests) < 3:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "restarting")
+        return mask_response(np.ones((512, 512), np.uint8))
+
+    fake = fake_server(answer)
+    with SegmentationClient(fake.target) as client:
+        assert client.predict(LARGE_IMAGE).all()
+    assert len(fake.requests) == 3
+
+
+def test_mask_of_another_size_is_refused(fake_server: StartFake) -> None:
+    fake = fake_server(lambda request, context: mask_response(np.ones((4, 5), np.uint8)))
+    with (
+        SegmentationClient(fake.target) as client,
+        pytest.raises(UnexpectedAnswerError, match=r"expected uint8 of shape \[1, 512, 512, 1\]"),
+    ):
+        client.predict(LARGE_IMAGE)

@@ -1,0 +1,149 @@
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serving.__main__ import main
+from serving.client import SegmentationClient
+from serving.embedded.server import EmbeddedServer
+
+SERVE = [sys.executable, "-m", "serving", "serve"]
+SMALL = np.array([[10, 200], [99, 101]], np.uint8)
+
+
+def test_folder_ends_with_a_summary_and_exit_code_zero(
+    server: EmbeddedServer,
+    write_slice: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = write_slice("a.bmp", SMALL).parent
+    out = tmp_path / "out"
+    assert main(["predict", str(folder), "--out", str(out), "--target", server.target]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("1 mask in ")
+    assert printed.out.endswith(f"results in {out}, a table in {out / 'summary.csv'}\n")
+    assert printed.err == ""
+
+
+def test_bad_file_is_told_in_one_line_and_exit_code_one(
+    server: EmbeddedServer,
+    write_slice: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = write_slice("a.bmp", SMALL).parent
+    (folder / "b.bmp").write_bytes(b"BM but no more")
+    out = tmp_path / "out"
+    assert main(["predict", str(folder), "--out", str(out), "--target", server.target]) == 1
+    printed = capsys.readouterr()
+    assert (out / "masks" / "a.png").is_file()
+    assert printed.err.count("\n") == 1
+    assert printed.err.startswith(f"failed: {folder / 'b.bmp'} ")
+    assert "1 slice failed" in printed.out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--target", "localhost:{closed_port}"], "error: no server answers at localhost:"),
+        (["--model-name", "other"], "serves no model other"),
+        (["--model-version", "9"], "serves no model lung_unet version 9"),
+        (["--timeout-s", "0"], "error: --timeout_s is 0.0"),
+    ],
+)
+def test_one_line_says_why_there_is_no_mask(
+    server: EmbeddedServer,
+    closed_port: int,
+    write_slice: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    message: str,
+) -> None:
+    path = write_slice("a.bmp", SMALL)
+    filled = [flag.format(closed_port=closed_port) for flag in flags]
+    argv = ["predict", str(path), "--out", str(tmp_path / "out"), "--target", server.target]
+    assert main([*argv, *filled]) == 1
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1
+    assert message in printed.err
+    assert printed.out == ""
+
+
+def test_abbreviated_and_unknown_flags_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for flags in (["--targ", "x"], ["--batch", "4"]):
+        with pytest.raises(SystemExit) as caught:
+            main(["predict", "i", "--out", "o", *flags])
+        assert caught.value.code == 2
+    assert "unrecognized arguments" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_server_says_when_it_is_ready_and_ends_in_order(
+    model_base_path: Path, number: signal.Signals
+) -> None:
+    with subprocess.Popen(
+        [*SERVE, "--model_base_path", str(model_base_path), "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        lines: list[str] = []
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("READY "):
+                break
+        ready: dict[str, Any] = json.loads(lines[-1].removeprefix("READY "))
+        assert ready["model_version"] == 3
+        with SegmentationClient(ready["target"]) as client:
+            assert client.predict(SMALL).tolist() == [[1, 0], [1, 0]]
+        process.send_signal(number)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert err == "stopping; calls under way have 10 s to end\n"
+    text = "".join(lines)
+    assert "lung_unet version 3 from" in text
+    assert "docker run" in text
+    assert "REST off" in text
+
+
+def test_server_that_cannot_start_says_why_in_one_line(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        ended = subprocess.run(
+            [*SERVE, "--model_base_path", str(tmp_path), "--port", port],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert ended.stderr.startswith(f"error: cannot listen at 127.0.0.1:{port}: the port is in use")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_damaged_model_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "saved_model.pb").write_bytes(b"<html>")
+    ended = subprocess.run(
+        [*SERVE, "--model_base_path", str(tmp_path), "--port", "0"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"error: {tmp_path / '1'} cannot be loaded: ")
+    assert ended.stderr.count("\n") == 1

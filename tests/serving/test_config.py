@@ -1,0 +1,53 @@
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.__main__ import _parser
+from serving.config import PredictConfig, ServeConfig
+
+
+@pytest.mark.parametrize(
+    ("argv", "config"),
+    [
+        (["serve", "--model_base_path", "m"], ServeConfig(model_base_path=Path("m"))),
+        (["predict", "in", "--out", "o"], PredictConfig(input=Path("in"), out=Path("o"))),
+    ],
+)
+def test_flags_and_their_defaults_are_the_fields(argv: list[str], config: Any) -> None:
+    parsed = vars(_parser().parse_args(argv))
+    del parsed["verb"]
+    assert parsed == {field.name: getattr(config, field.name) for field in fields(config)}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"port": 70000}, "--port is 70000; expected 0 to 65535"),
+        ({"rest_api_port": -1}, "--rest_api_port is -1"),
+        ({"port": 9, "rest_api_port": 9}, "are both 9; give REST another port"),
+        ({"model_name": ""}, "--model_name is ''"),
+        ({"model_name": "a/b"}, "expected a name without"),
+        ({"bind_address": ""}, "--bind_address is empty"),
+    ],
+)
+def test_server_values_that_cannot_work_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ServeConfig(model_base_path=Path("m"), **values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"target": ""}, "--target is empty; expected HOST:PORT"),
+        ({"timeout_s": 0.0}, "--timeout_s is 0.0; expected seconds above 0"),
+        ({"timeout_s": float("nan")}, "--timeout_s is nan"),
+        ({"model_version": -2}, "--model_version is -2"),
+        ({"signature": "x"}, "--signature is 'x'; expected one of"),
+        ({"model_name": ""}, "--model_name is ''"),
+    ],
+)
+def test_client_values_that_cannot_work_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PredictConfig(input=Path("i"), out=Path("o"), **values)

@@ -1,0 +1,159 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from PIL import Image
+
+from serving import predict
+from serving.config import PredictConfig
+from serving.embedded.server import EmbeddedServer
+from serving.errors import InputError
+from serving.results import Summary
+
+WriteSlice = Callable[..., Path]
+SMALL = np.array([[10, 200], [99, 101]], np.uint8)
+
+
+def run(source: Path, out: Path, target: str, **options: Any) -> tuple[Summary, list[str]]:
+    failures: list[str] = []
+    config = PredictConfig(input=source, out=out, target=target, **options)
+    return predict.run(config, on_failure=failures.append), failures
+
+
+def read(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+@pytest.mark.parametrize("signature", ["serving_default", "encoded"])
+def test_folder_with_a_bad_file_gives_masks_for_the_others(
+    server: EmbeddedServer,
+    write_slice: WriteSlice,
+    tmp_path: Path,
+    gray_image: np.ndarray,
+    signature: str,
+) -> None:
+    write_slice("patient/a.bmp", gray_image)
+    write_slice("b.2.png", SMALL)
+    (tmp_path / "slices" / "c.bmp").write_bytes(b"<html>no slice</html>")
+    (tmp_path / "slices" / "notes.txt").write_text("not a slice")
+    out = tmp_path / "out"
+    summary, failures = run(tmp_path / "slices", out, server.target, signature=signature)
+
+    assert read(out / "masks" / "b.2.png").tolist() == [[255, 0], [255, 0]]
+    mask = read(out / "masks" / "patient" / "a.png")
+    assert mask.dtype == np.uint8
+    assert mask[:, :10].min() == 255
+    assert mask[:, 10:].max() == 0
+    assert read(out / "overlays" / "b.2.png").shape == (512, 512, 3)
+    assert read(out / "overlays" / "patient" / "a.png").shape == (340, 510, 3)
+    assert len(failures) == 1
+    assert failures[0].startswith(str(tmp_path / "slices" / "c.bmp"))
+    assert summary.figures()["num_masks"] == 2
+    document = json.loads((out / "summary.json").read_text())
+    assert document["options"]["answered_version"] == 3
+    assert document["slices"][0]["lung_area_px"] == 2
+    assert document["slices"][0]["lung_fraction"] == 0.5
+    assert sorted(path.name for path in out.iterdir()) == [
+        "masks",
+        "overlays",
+        "summary.csv",
+        "summary.json",
+    ]
+
+
+def test_single_file_may_have_any_name(
+    server: EmbeddedServer, write_slice: WriteSlice, tmp_path: Path
+) -> None:
+    path = write_slice("x.png", SMALL).rename(tmp_path / "slice-17")
+    summary, _ = run(path, tmp_path / "out", server.target, overlays=False)
+    assert not summary.failed
+    assert [p.name for p in (tmp_path / "out" / "masks").iterdir()] == ["slice-17.png"]
+    assert not (tmp_path / "out" / "overlays").exists()
+
+
+def test_second_run_into_the_same_folder_leaves_its_own_results_alone(
+    server: EmbeddedServer, write_slice: WriteSlice, tmp_path: Path
+) -> None:
+    folder = write_slice("a.bmp", SMALL).parent
+    for _ in range(2):
+        summary, _ = run(folder, folder / "out", server.target)
+        assert len(summary.results) == 1
+
+
+def test_equal_names_with_other_suffixes_both_keep_their_mask(
+    write_slice: WriteSlice, tmp_path: Path
+) -> None:
+    write_slice("a.bmp", SMALL)
+    write_slice("a.PNG", SMALL)
+    write_slice("b.png", SMALL)
+    slices = predict.find_slices(tmp_path / "slices", out=tmp_path / "out")
+    assert [str(item.name) for item in slices] == ["a.PNG", "a.bmp", "b"]
+
+
+def test_input_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere does not exist; expected a BMP or PNG"):
+        predict.find_slices(tmp_path / "nowhere", out=tmp_path / "out")
+    with pytest.raises(InputError, match="holds no file named"):
+        predict.find_slices(tmp_path, out=tmp_path / "out")
+
+
+def test_missing_server_ends_the_run_at_the_first_slice(
+    closed_port: int, write_slice: WriteSlice, tmp_path: Path
+) -> None:
+    for index in range(20):
+        write_slice(f"{index}.bmp", SMALL)
+    summary, failures = run(tmp_path / "slices", tmp_path / "out", f"localhost:{closed_port}")
+    assert failures == []
+    assert summary.results == []
+    assert summary.stopped.startswith("stopped with 20 slices left: no server answers at")
+
+
+def test_unknown_model_ends_the_run_at_the_first_slice(
+    server: EmbeddedServer, write_slice: WriteSlice, tmp_path: Path
+) -> None:
+    folder = write_slice("a.bmp", SMALL).parent
+    summary, _ = run(folder, tmp_path / "out", server.target, model_name="other")
+    assert summary.stopped.startswith(f"{server.target} serves no model other")
+
+
+def test_server_that_never_answers_ends_the_run_at_the_third_slice(
+    slow_server: Any, write_slice: WriteSlice, tmp_path: Path
+) -> None:
+    for index in range(5):
+        write_slice(f"{index}.bmp", SMALL)
+    summary, failures = run(
+        tmp_path / "slices", tmp_path / "out", slow_server.target, timeout_s=0.1
+    )
+    assert len(failures) == 2
+    assert summary.stopped.startswith("stopped with 3 slices left: ")
+    assert len(slow_server.requests) == 3
+
+
+def test_server_that_refuses_all_is_not_asked_for_ever(
+    fake_server: Callable[..., Any], write_slice: WriteSlice, tmp_path: Path
+) -> None:
+    def refuse(request: Any, context: grpc.ServicerContext) -> bytes:
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not my kind of slice")
+        raise NotImplementedError
+
+    for index in range(15):
+        write_slice(f"{index}.bmp", SMALL)
+    fake = fake_server(refuse)
+    summary, failures = run(tmp_path / "slices", tmp_path / "out", fake.target)
+    assert len(failures) == 9
+    assert summary.stopped.startswith("stopped with 6 slices left: ")
+    assert "not my kind of slice" in summary.stopped
+
+
+def test_folder_that_cannot_be_written_is_told(
+    server: EmbeddedServer, write_slice: WriteSlice, tmp_path: Path
+) -> None:
+    folder = write_slice("a.bmp", SMALL).parent
+    (tmp_path / "out").write_text("a file is in the way")
+    with pytest.raises(InputError, match="out cannot be written: .*give another --out"):
+        run(folder, tmp_path / "out", server.target)

@@ -1,0 +1,138 @@
+import re
+import shutil
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from serving.client import SegmentationClient
+from serving.config import ServeConfig
+from serving.embedded import production
+from serving.embedded.server import EmbeddedServer, host_and_port, load_latest
+from serving.errors import BrokenModelError, ListenError, NoModelError
+
+
+def test_highest_version_is_loaded_by_number(model_base_path: Path, tmp_path: Path) -> None:
+    shutil.copytree(model_base_path / "3", tmp_path / "10")
+    (tmp_path / "9").mkdir()
+    model = load_latest(tmp_path, "m")
+    assert (model.name, model.version) == ("m", 10)
+    model.session.close()
+
+
+def test_missing_folder_is_told(tmp_path: Path) -> None:
+    with pytest.raises(NoModelError, match=r"nowhere is no folder; expected one with a numbered"):
+        load_latest(tmp_path / "nowhere", "m")
+
+
+def test_folder_without_a_version_is_told(tmp_path: Path) -> None:
+    with pytest.raises(NoModelError, match=r"holds no numbered version.*export a model first"):
+        load_latest(tmp_path, "m")
+
+
+def test_version_folder_given_instead_of_its_parent_is_told(model_base_path: Path) -> None:
+    with pytest.raises(NoModelError, match="give the folder above it, " + str(model_base_path)):
+        load_latest(model_base_path / "3", "m")
+
+
+def test_saved_model_without_a_number_is_told(model_base_path: Path, tmp_path: Path) -> None:
+    shutil.copytree(model_base_path / "3", tmp_path / "model")
+    with pytest.raises(NoModelError, match=re.escape(f"move it to {tmp_path}/model/1")):
+        load_latest(tmp_path / "model", "m")
+
+
+def test_folder_above_the_model_is_told(model_base_path: Path) -> None:
+    with pytest.raises(NoModelError, match=re.escape(f"did you mean {model_base_path}?")):
+        load_latest(model_base_path.parent, "m")
+
+
+def test_version_without_a_graph_is_told(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    with pytest.raises(BrokenModelError, match="1 holds no saved_model.pb; export the model again"):
+        load_latest(tmp_path, "m")
+
+
+def test_damaged_graph_is_told(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "saved_model.pb").write_bytes(b"<html>")
+    with pytest.raises(BrokenModelError, match=r"1 cannot be loaded: .*; export the model again"):
+        load_latest(tmp_path, "m")
+
+
+def test_damaged_variables_are_told(model_base_path: Path, tmp_path: Path) -> None:
+    shutil.copytree(model_base_path / "3", tmp_path / "1")
+    (tmp_path / "1" / "variables" / "variables.index").write_bytes(b"\0" * 64)
+    with pytest.raises(BrokenModelError, match="1 cannot be loaded: "):
+        load_latest(tmp_path, "m")
+
+
+@pytest.mark.parametrize("flag", ["port", "rest_api_port"])
+def test_port_in_use_is_told_before_the_model_is_loaded(tmp_path: Path, flag: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        config = ServeConfig(model_base_path=tmp_path / "nowhere", **{flag: port})
+        with pytest.raises(ListenError, match=f"127.0.0.1:{port}: the port is in use"):
+            EmbeddedServer(config)
+
+
+def test_address_of_another_computer_is_told(tmp_path: Path) -> None:
+    config = ServeConfig(model_base_path=tmp_path, bind_address="203.0.113.7")
+    with pytest.raises(ListenError, match=r"203.0.113.7:8500: .*check --bind_address"):
+        EmbeddedServer(config)
+
+
+def test_second_server_does_not_share_the_port(
+    server: EmbeddedServer, model_base_path: Path
+) -> None:
+    with pytest.raises(ListenError, match="the port is in use"):
+        EmbeddedServer(ServeConfig(model_base_path=model_base_path, port=server.port))
+
+
+def test_server_on_all_addresses_tells_one_that_can_be_dialed(model_base_path: Path) -> None:
+    config = ServeConfig(model_base_path=model_base_path, port=0, bind_address="0.0.0.0")
+    with EmbeddedServer(config) as running, SegmentationClient(running.target) as client:
+        assert running.target == f"127.0.0.1:{running.port}"
+        assert running.rest_url == ""
+        assert client.predict(np.zeros((2, 2), np.uint8)).tolist() == [[1, 1], [1, 1]]
+
+
+def test_ipv6_address_gets_brackets() -> None:
+    assert host_and_port("::1", 8500) == "[::1]:8500"
+
+
+def test_production_command_serves_the_same(model_base_path: Path) -> None:
+    config = ServeConfig(model_base_path=model_base_path, model_name="lungs", rest_api_port=8501)
+    command = production.docker_command(config, port=8500).replace("\\\n", " ")
+    words = command.split()
+    assert words[:2] == ["docker", "run"]
+    assert f"{model_base_path.resolve()}:/models/lungs:ro" in words
+    for expected in (
+        "127.0.0.1:8500:8500",
+        "127.0.0.1:8501:8501",
+        "--port=8500",
+        "--rest_api_port=8501",
+        "--model_name=lungs",
+        "--model_base_path=/models/lungs",
+        "--cap-drop",
+        "--read-only",
+        "--init",
+    ):
+        assert expected in words
+    assert re.search(r"tensorflow/serving:\d+\.\d+\.\d+ ", command)
+    assert command.index("tensorflow/serving:") < command.index("--port=8500")
+
+
+def test_production_image_is_of_the_installed_tensorflow() -> None:
+    from importlib.metadata import version
+
+    major_minor = version("tensorflow").rsplit(".", 1)[0]
+    assert production.IMAGE.startswith(f"tensorflow/serving:{major_minor}.")
+
+
+def test_signatures_are_described_without_tensorflows_own(server: EmbeddedServer) -> None:
+    lines = production.describe_signatures(server.model)
+    assert [line.split()[0] for line in lines] == ["encoded", "serving_default"]
+    assert "image uint8[?,?,?,1] -> predicted_mask uint8[?,?,?,1], probability" in lines[1]

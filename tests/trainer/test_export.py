@@ -1,0 +1,114 @@
+import io
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from preprocessing.manifest import DatasetManifest
+from trainer import export as export_module
+from trainer.evaluation import EvaluationConfig, evaluate
+from trainer.export import ExportConfig, export
+from trainer.input_pipeline import read_examples
+from trainer.signature import SIGNATURES
+
+
+@pytest.fixture(scope="module")
+def model_dir(trained_run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("model") / "lung_unet"
+    export(ExportConfig(run=trained_run, out=out))
+    return out
+
+
+@pytest.fixture(scope="module")
+def signatures(model_dir):
+    return tf.saved_model.load(str(model_dir / "1")).signatures
+
+
+def slices(dataset) -> list[dict]:
+    manifest = DatasetManifest.load(dataset)
+    return list(read_examples(dataset, manifest, "validation").as_numpy_iterator())
+
+
+def file_of(image: np.ndarray, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image[:, :, 0]).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def test_signatures_are_those_of_the_contract(signatures):
+    assert set(signatures) == {signature.name for signature in SIGNATURES}
+    for signature in SIGNATURES:
+        function = signatures[signature.name]
+        inputs = function.structured_input_signature[1]
+        for side, contract in (
+            (inputs, signature.inputs),
+            (function.structured_outputs, signature.outputs),
+        ):
+            assert set(side) == {tensor.key for tensor in contract}
+            for tensor in contract:
+                assert side[tensor.key].dtype.name == tensor.dtype
+                assert side[tensor.key].shape.as_list() == list(tensor.shape)
+
+
+def test_exported_masks_are_those_that_the_trainer_wrote(
+    signatures, trained_run, dataset, tmp_path
+):
+    evaluate(EvaluationConfig(run=trained_run, out=tmp_path, write_masks=True))
+    for example in slices(dataset):
+        path = tmp_path / "predicted_masks" / f"{example['slice_id'].decode()}.png"
+        with Image.open(path) as file:
+            expected = np.asarray(file) // 255
+        answer = signatures["serving_default"](image=tf.constant(example["image"][np.newaxis]))
+        assert np.array_equal(answer["predicted_mask"][0, :, :, 0], expected)
+        for kind in ("BMP", "PNG"):
+            files = tf.constant([file_of(example["image"], kind)])
+            encoded = signatures["encoded"](image_bytes=files)["predicted_mask_bytes"]
+            with Image.open(io.BytesIO(encoded.numpy()[0])) as mask:
+                assert np.array_equal(np.asarray(mask) // 255, expected)
+
+
+def test_batch_of_files_may_hold_several_sizes(signatures, dataset):
+    image = slices(dataset)[2]["image"]
+    files = [file_of(image, "PNG"), file_of(image[3:], "BMP")]
+    answer = signatures["encoded"](image_bytes=tf.constant(files))["predicted_mask_bytes"].numpy()
+    sizes = [Image.open(io.BytesIO(content)).size for content in answer]
+    assert sizes == [(40, 40), (40, 37)]
+
+
+def test_next_export_is_the_next_version(trained_run, model_dir, tmp_path):
+    (tmp_path / "7").mkdir()
+    (tmp_path / "notes").mkdir()
+    assert export(ExportConfig(run=trained_run, out=tmp_path)) == tmp_path / "8"
+    assert {entry.name for entry in tmp_path.iterdir()} == {"7", "8", "notes"}
+
+
+def test_recipe_travels_with_the_model(model_dir):
+    config = json.loads((model_dir / "1" / "assets.extra" / "training_config.json").read_text())
+    assert config["filters"] == 4
+
+
+def test_model_that_answers_differently_is_not_published(trained_run, tmp_path, monkeypatch):
+    real = export_module.tf.saved_model.save
+
+    def save_other_weights(served, path, signatures):
+        kernel = served.model.get_layer("logits").kernel
+        before = kernel.numpy()
+        kernel.assign(before + 0.1)
+        real(served, path, signatures=signatures)
+        kernel.assign(before)
+
+    monkeypatch.setattr(export_module.tf.saved_model, "save", save_other_weights)
+    with pytest.raises(ValueError, match="probabilities differ from the trained model's by up to"):
+        export(ExportConfig(run=trained_run, out=tmp_path / "model"))
+    assert list((tmp_path / "model").iterdir()) == []
+
+
+def test_signature_with_another_mask_is_not_published(trained_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        export_module, "_encode_mask", lambda pair: tf.io.encode_png(tf.ones([40, 40, 1], tf.uint8))
+    )
+    with pytest.raises(ValueError, match="are not the thresholded probability: not published"):
+        export(ExportConfig(run=trained_run, out=tmp_path / "model"))
+    assert list((tmp_path / "model").iterdir()) == []

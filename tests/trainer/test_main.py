@@ -1,0 +1,73 @@
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+from trainer.__main__ import build_parser, main
+from trainer.config import TrainerConfig
+from trainer.evaluation import EvaluationConfig
+from trainer.export import ExportConfig
+
+REQUIRED = {
+    "train": ["--data", "d", "--out", "o"],
+    "evaluate": ["--run", "r", "--out", "o"],
+    "export": ["--run", "r", "--out", "o"],
+}
+
+
+@pytest.mark.parametrize(
+    ("verb", "config_class"),
+    [("train", TrainerConfig), ("evaluate", EvaluationConfig), ("export", ExportConfig)],
+)
+def test_flags_are_the_fields_of_the_configuration_with_the_same_defaults(verb, config_class):
+    flags = vars(build_parser().parse_args([verb, *REQUIRED[verb]]))
+    del flags["verb"]
+    assert set(flags) == {field.name for field in dataclasses.fields(config_class)}
+    for field in dataclasses.fields(config_class):
+        if field.default is not dataclasses.MISSING:
+            assert flags[field.name] == field.default, field.name
+
+
+def test_flag_with_a_typing_error_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["train", *REQUIRED["train"], "--epoch", "3"])
+    assert "unrecognized arguments: --epoch 3" in capsys.readouterr().err
+
+
+def test_wrong_input_ends_in_one_line(tmp_path, capsys):
+    assert main(["train", "--data", str(tmp_path), "--out", str(tmp_path / "run")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "holds no dataset.json" in error
+    assert error.count("\n") == 1
+
+
+def test_help_is_there_without_tensorflow():
+    code = (
+        "import sys; from trainer.__main__ import build_parser; build_parser().format_help(); "
+        "sys.exit('tensorflow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_export_of_a_run_through_the_command_line(trained_run, tmp_path):
+    assert main(["export", "--run", str(trained_run), "--out", str(tmp_path / "m")]) == 0
+    assert (tmp_path / "m" / "1" / "saved_model.pb").is_file()
+
+
+def test_start_of_tensorflow_is_quiet_and_its_failure_is_not(tmp_path):
+    code = "from trainer.startup import import_tensorflow; import_tensorflow()"
+    quiet = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert quiet.stderr == ""
+    (tmp_path / "tensorflow.py").write_text(
+        "import sys; print('broken wheel', file=sys.stderr); raise ImportError('no library')"
+    )
+    loud = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {code}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert loud.returncode
+    assert "broken wheel" in loud.stderr

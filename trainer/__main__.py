@@ -1,0 +1,201 @@
+"""``python -m trainer VERB``: flags to a configuration, a configuration to a run."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from preprocessing.spec import SPLITS, VALIDATION_SPLIT
+from trainer.config import CACHES, FLIPS, PRECISIONS, TrainerConfig
+from trainer.startup import import_tensorflow
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Gives the parser of all verbs; the flags of a verb are the fields of its configuration."""
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer",
+        description="Shards in, SavedModel out: trains a U-Net that marks lungs in CT slices.",
+        allow_abbrev=False,
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    _add_train(verbs)
+    _add_evaluate(verbs)
+    _add_export(verbs)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a verb.
+
+    Returns:
+        0, or 1 with one line on stderr when the input or the settings do not work.
+    """
+    flags = vars(build_parser().parse_args(arguments))
+    verb: Callable[[dict[str, object]], None] = _VERBS[flags.pop("verb")]
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        verb(flags)
+    except (ValueError, FloatingPointError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on after the last whole epoch", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _train(flags: dict[str, object]) -> None:
+    config = TrainerConfig(**flags)  # type: ignore[arg-type]
+    import_tensorflow()
+    from trainer.train import run
+
+    run(config)
+
+
+def _evaluate(flags: dict[str, object]) -> None:
+    import_tensorflow()
+    from trainer.evaluation import EvaluationConfig, evaluate
+
+    evaluate(EvaluationConfig(**flags))  # type: ignore[arg-type]
+
+
+def _export(flags: dict[str, object]) -> None:
+    import_tensorflow()
+    from trainer.export import ExportConfig, export
+
+    export(ExportConfig(**flags))  # type: ignore[arg-type]
+
+
+_VERBS = {"train": _train, "evaluate": _evaluate, "export": _export}
+
+
+def _add_train(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    train = _verb(
+        verbs,
+        "train",
+        "Train a U-Net on a dataset, on all GPUs.",
+        "Trains on every GPU (or on logical CPU devices where there is none), keeps the epoch "
+        "with the lowest validation loss, measures it and draws it. The defaults are the "
+        "reference recipe. A run that was stopped goes on when the same command is given again.",
+    )
+    train.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="dataset that tfrecords wrote"
+    )
+    train.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
+    model = train.add_argument_group("model")
+    model.add_argument(
+        "--image-size",
+        type=int,
+        default=512,
+        metavar="PX",
+        help="height and width that the model works at",
+    )
+    model.add_argument("--filters", type=int, default=64, help="filters of the first level")
+    model.add_argument("--depth", type=int, default=4, help="how often the image is halved")
+    recipe = train.add_argument_group("recipe")
+    recipe.add_argument(
+        "--global-batch-size",
+        type=int,
+        default=8,
+        metavar="N",
+        help="slices in a step, over all devices",
+    )
+    recipe.add_argument("--epochs", type=int, default=50, help="at most")
+    recipe.add_argument(
+        "--patience",
+        type=int,
+        default=5,
+        metavar="EPOCHS",
+        help="epochs without a lower validation loss before it stops",
+    )
+    recipe.add_argument("--learning-rate", type=float, default=1e-3, metavar="RATE", help="of Adam")
+    recipe.add_argument("--flip", choices=FLIPS, default="horizontal", help="random flips")
+    recipe.add_argument(
+        "--rotation-degrees",
+        type=float,
+        default=10.0,
+        metavar="DEG",
+        help="random rotation, at most, to either side",
+    )
+    recipe.add_argument("--seed", type=int, default=0, help="of all random sequences")
+    machine = train.add_argument_group("machine")
+    machine.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="mixed_bfloat16 is faster where the device has it",
+    )
+    machine.add_argument(
+        "--num-replicas",
+        type=int,
+        metavar="N",
+        help="devices to train on (default: every GPU, or 2 logical CPU devices)",
+    )
+    machine.add_argument(
+        "--cache",
+        choices=CACHES,
+        default="auto",
+        help="keep decoded slices in memory; auto: when they fit",
+    )
+
+
+def _add_evaluate(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    evaluate = _verb(
+        verbs,
+        "evaluate",
+        "Measure the best epoch of a run.",
+        "Measures Dice, IoU and accuracy at the size of the slices, over all, by patient and by "
+        "slice; writes evaluation.json and predictions.png.",
+    )
+    evaluate.add_argument("--run", type=Path, required=True, metavar="DIR", help="training run")
+    evaluate.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="where the results go"
+    )
+    evaluate.add_argument(
+        "--data", type=Path, metavar="DIR", help="dataset (default: that of the run)"
+    )
+    evaluate.add_argument("--split", choices=SPLITS, default=VALIDATION_SPLIT, help="which slices")
+    evaluate.add_argument(
+        "--write-masks", action="store_true", help="also write each predicted mask as a PNG"
+    )
+
+
+def _add_export(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    export = _verb(
+        verbs,
+        "export",
+        "Write the best epoch of a run as a SavedModel.",
+        "Writes the next numbered version of a model for TensorFlow Serving, with a signature for "
+        "arrays and one for image files; it is loaded again and compared with the trained model "
+        "before it is published.",
+    )
+    export.add_argument("--run", type=Path, required=True, metavar="DIR", help="training run")
+    export.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder of the model's versions"
+    )
+    export.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="dataset to compare on (default: that of the run)",
+    )
+
+
+def _verb(
+    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    summary: str,
+    description: str,
+) -> argparse.ArgumentParser:
+    return verbs.add_parser(
+        name,
+        help=summary,
+        description=description,
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,192 @@
+"""From the best epoch of a run to a SavedModel that TensorFlow Serving can load."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from preprocessing.manifest import DatasetManifest
+from preprocessing.publish import whole_folder, write_text
+from preprocessing.spec import MASK_FILE_FOREGROUND, VALIDATION_SPLIT
+from trainer.input_pipeline import read_examples
+from trainer.resizing import resize_image, restore_probability
+from trainer.run_folder import load_best_model
+from trainer.signature import (
+    ARRAY_SIGNATURE,
+    ENCODED_SIGNATURE,
+    IMAGE,
+    IMAGE_BYTES,
+    PREDICTED_MASK,
+    PREDICTED_MASK_BYTES,
+    PROBABILITY,
+    PROBABILITY_THRESHOLD,
+    TensorContract,
+)
+from trainer.slice_decoding import decode_slice
+
+logger = logging.getLogger(__name__)
+
+NUM_COMPARED_SLICES = 8
+"""Slices on which the SavedModel is compared with the trained model before it is published."""
+
+MAX_PROBABILITY_DIFFERENCE = 1e-5
+"""Allowed between the two; more means that the graph or the weights are not the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Settings of ``python -m trainer export``."""
+
+    run: Path
+    """Folder of a training run; its best epoch is exported."""
+
+    out: Path
+    """Folder of the model; the SavedModel goes to its next numbered version folder."""
+
+    data: Path | None = None
+    """Dataset whose validation slices the SavedModel is tried on; ``None``: that of the run."""
+
+
+class ServedModel(tf.Module):
+    """The U-Net inside of the two signatures of ``trainer.signature``."""
+
+    def __init__(self, model: keras.Model) -> None:
+        """Wraps a trained model."""
+        super().__init__()
+        self.model = model
+        self._size = model.input_shape[1]
+
+    def signatures(self) -> dict[str, Any]:
+        """Gives the functions to export, by the names of the contract."""
+        return {
+            ARRAY_SIGNATURE.name: tf.function(self.segment, input_signature=[_tensor_spec(IMAGE)]),
+            ENCODED_SIGNATURE.name: tf.function(
+                self.segment_encoded, input_signature=[_tensor_spec(IMAGE_BYTES)]
+            ),
+        }
+
+    def segment(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Segments slices of one size: uint8 [batch, height, width, 1]."""
+        probability = restore_probability(
+            self._probability(resize_image(image, self._size)),
+            height=tf.shape(image)[1],
+            width=tf.shape(image)[2],
+        )
+        return {PREDICTED_MASK.key: _threshold(probability), PROBABILITY.key: probability}
+
+    def segment_encoded(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Segments PNG or BMP files, string [batch], each of its own size."""
+        resized, sizes = tf.map_fn(
+            self._decode_and_resize,
+            image_bytes,
+            fn_output_signature=(
+                tf.TensorSpec([self._size, self._size, 1], tf.uint8),
+                tf.TensorSpec([2], tf.int32),
+            ),
+        )
+        encoded = tf.map_fn(
+            _encode_mask,
+            (self._probability(resized), sizes),
+            fn_output_signature=tf.TensorSpec([], tf.string),
+        )
+        return {PREDICTED_MASK_BYTES.key: encoded}
+
+    def _probability(self, resized: tf.Tensor) -> tf.Tensor:
+        return tf.sigmoid(self.model(tf.cast(resized, tf.float32), training=False))
+
+    def _decode_and_resize(self, content: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        image = decode_slice(content)
+        resized = resize_image(image[tf.newaxis], self._size)[0]
+        return resized, tf.shape(image)[:2]
+
+
+def export(config: ExportConfig) -> Path:
+    """Writes the best epoch of a run as the next version of a model.
+
+    The SavedModel is written aside, loaded again, compared with the trained model on real slices,
+    and only then renamed to its number, so TensorFlow Serving never sees a half-written version.
+
+    Returns:
+        The version's folder.
+
+    Raises:
+        ValueError: if there is no such run or dataset, or the SavedModel answers differently than
+            the trained model.
+    """
+    run_config, model = load_best_model(config.run)
+    data = config.data or run_config.data
+    examples = read_examples(data, DatasetManifest.load(data), VALIDATION_SPLIT)
+    images = [example["image"].numpy() for example in examples.take(NUM_COMPARED_SLICES)]
+    version = _next_version(config.out)
+    served = ServedModel(model)
+    with whole_folder(config.out / str(version)) as aside:
+        tf.saved_model.save(served, str(aside), signatures=served.signatures())
+        difference = _compare(served, aside, images)
+        write_text(aside / "assets.extra" / "training_config.json", run_config.to_json())
+    logger.info(
+        "exported version %d to %s; on %d validation slices both signatures agree with the trained "
+        "model (probabilities differ by at most %.1e)",
+        version,
+        config.out / str(version),
+        len(images),
+        difference,
+    )
+    return config.out / str(version)
+
+
+def _compare(served: ServedModel, saved_dir: Path, images: list[np.ndarray]) -> float:
+    """Runs both signatures of the SavedModel beside the trained model; gives the difference."""
+    signatures = tf.saved_model.load(str(saved_dir)).signatures
+    largest = 0.0
+    for image in images:
+        batch = tf.constant(image[np.newaxis])
+        expected = served.segment(batch)[PROBABILITY.key]
+        received = signatures[ARRAY_SIGNATURE.name](**{IMAGE.key: batch})
+        files = tf.reshape(tf.io.encode_png(image), [1])
+        encoded = signatures[ENCODED_SIGNATURE.name](**{IMAGE_BYTES.key: files})
+        difference = float(tf.reduce_max(tf.abs(expected - received[PROBABILITY.key])))
+        # Written so that NaN fails too.
+        if not difference <= MAX_PROBABILITY_DIFFERENCE:
+            raise ValueError(
+                f"the SavedModel's probabilities differ from the trained model's by up to "
+                f"{difference:.2e}, more than {MAX_PROBABILITY_DIFFERENCE:.0e}: not published"
+            )
+        mask = _threshold(received[PROBABILITY.key])
+        from_file = tf.io.decode_png(encoded[PREDICTED_MASK_BYTES.key][0])
+        if not _equal(received[PREDICTED_MASK.key], mask) or not _equal(
+            from_file, mask[0] * MASK_FILE_FOREGROUND
+        ):
+            raise ValueError(
+                "the masks of the SavedModel's two signatures are not the thresholded "
+                "probability: not published"
+            )
+        largest = max(largest, difference)
+    return largest
+
+
+def _next_version(model_dir: Path) -> int:
+    entries = model_dir.iterdir() if model_dir.is_dir() else ()
+    return 1 + max((int(entry.name) for entry in entries if entry.name.isdecimal()), default=0)
+
+
+def _threshold(probability: tf.Tensor) -> tf.Tensor:
+    return tf.cast(probability >= PROBABILITY_THRESHOLD, tf.uint8)
+
+
+def _encode_mask(probability_and_size: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+    """Makes a PNG file, scalar string, of a probability [size, size, 1] and the slice's size."""
+    probability, size = probability_and_size
+    restored = restore_probability(probability[tf.newaxis], height=size[0], width=size[1])[0]
+    return tf.io.encode_png(_threshold(restored) * MASK_FILE_FOREGROUND)
+
+
+def _equal(first: tf.Tensor, second: tf.Tensor) -> bool:
+    return first.shape == second.shape and bool(tf.reduce_all(first == second))
+
+
+def _tensor_spec(contract: TensorContract) -> tf.TensorSpec:
+    return tf.TensorSpec(contract.shape, tf.dtypes.as_dtype(contract.dtype), name=contract.key)
