@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from preprocessing.config import (
     SPLIT_BY_CHOICES,
     TfrecordsConfig,
 )
+from preprocessing.refusals import describe_refused
 from preprocessing.shards import ShardWriteError
 
 _BEAM_SEPARATOR = "--"
@@ -59,7 +61,7 @@ def _tfrecords(arguments: argparse.Namespace, beam_options: Sequence[str]) -> in
     summary = pipeline.run(config, is_terminal=sys.stderr.isatty())
     dataset = summary.dataset
     for entry in dataset.refused[:_NUM_REFUSED_SHOWN]:
-        print(f"refused: {pipeline.describe_refused(entry, config)}")
+        print(f"refused: {describe_refused(entry, config)}")
     if dataset.refused[_NUM_REFUSED_SHOWN:]:
         print(f"refused: {len(dataset.refused) - _NUM_REFUSED_SHOWN} more, see dataset.json")
     num_examples = sum(split.num_examples for split in dataset.splits.values())
@@ -204,4 +206,6 @@ def _add_phantoms(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 if __name__ == "__main__":
+    # A container is stopped with SIGTERM: end as on Ctrl-C, and leave nothing half-done behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main(sys.argv[1:]))

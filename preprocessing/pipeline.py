@@ -2,26 +2,19 @@
 
 import dataclasses
 import logging
-import math
 import os
-import platform
-import re
 import time
-import zlib
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from preprocessing import manifest
+from preprocessing.assembly import read_outcome, write_manifest
 from preprocessing.config import BY_PATIENT, TfrecordsConfig
 from preprocessing.errors import PreprocessingError
-from preprocessing.manifest import DatasetManifest, RefusedFile, Split, Statistics
+from preprocessing.manifest import DatasetManifest, RefusedFile
 from preprocessing.pairing import (
     Pair,
     assign_splits,
@@ -31,16 +24,13 @@ from preprocessing.pairing import (
     shorten,
 )
 from preprocessing.progress import show_progress
-from preprocessing.publish import write_text
+from preprocessing.refusals import check_refused, check_splits, refused_list
 from preprocessing.shards import (
-    PixelSums,
     ShardPlan,
-    ShardReport,
-    ShardWriteError,
     plan_shards,
-    write_shard,
+    try_write_shard,
 )
-from preprocessing.spec import SPLITS, TRAIN_SPLIT
+from preprocessing.spec import SPLITS
 from preprocessing.staging import replace_output, staging_folder
 
 IN_PROCESS_RUNNERS = ("fnapirunner", "directrunner")
@@ -50,7 +40,6 @@ Beam's own ``DirectRunner`` may download a Go program before it starts; ours doe
 """
 
 _DATASET_KEY = "dataset"
-_VERSIONED = ("apache-beam", "numpy", "pillow")
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +103,7 @@ def run(config: TfrecordsConfig, *, is_terminal: bool = False) -> RunSummary:
     with staging_folder(out, overwrite=config.overwrite) as staging:
         inputs = find_inputs(config)
         _log_start(config, inputs)
-        _check_refused(
+        check_refused(
             inputs.refused,
             len(inputs.refused),
             config=config,
@@ -123,13 +112,13 @@ def run(config: TfrecordsConfig, *, is_terminal: bool = False) -> RunSummary:
         )
         with show_progress(staging, num_slices=len(inputs.pairs), is_terminal=is_terminal):
             _run_pipeline(config, inputs, folder=staging, options=options)
-        dataset = DatasetManifest.load(staging)
+        dataset = read_outcome(staging)
         num_examples = sum(split.num_examples for split in dataset.splits.values())
         num_refused = inputs.num_slices - num_examples
-        _check_refused(
+        check_refused(
             dataset.refused, num_refused, config=config, out=out, num_slices=inputs.num_slices
         )
-        _check_splits(dataset)
+        check_splits(dataset)
         shards = [shard for split in dataset.splits.values() for shard in split.shards]
         names = [manifest.FILENAME, *(shard.filename for shard in shards)]
         replace_output(staging, out, filenames=names)
@@ -208,11 +197,6 @@ def beam_options(config: TfrecordsConfig) -> PipelineOptions:
     return options
 
 
-def refused_list(out: Path) -> Path:
-    """Gives the file in which a failed job lists all that was refused."""
-    return out.with_name(f"{out.name}.refused.txt")
-
-
 def build(
     pipeline: beam.Pipeline, config: TfrecordsConfig, inputs: Inputs, *, folder: Path
 ) -> beam.PCollection:
@@ -223,7 +207,7 @@ def build(
         | "Share out" >> beam.Reshuffle()
         | "Write shard"
         >> beam.Map(
-            write_shard,
+            try_write_shard,
             images=str(config.images.resolve()),
             masks=str(config.masks.resolve()),
             folder=str(folder),
@@ -241,73 +225,11 @@ def build(
     )
 
 
-def write_manifest(
-    keyed_reports: tuple[str, Iterable[ShardReport]],
-    *,
-    folder: str,
-    refused: Sequence[RefusedFile],
-    options: Mapping[str, Any],
-    split_by: str,
-) -> None:
-    """Writes ``dataset.json`` from what all workers report, in whatever order."""
-    _, reports = keyed_reports
-    ordered = sorted(reports, key=lambda report: report.shard.filename)
-    splits = {name: [report for report in ordered if report.split == name] for name in SPLITS}
-    found = [entry for report in ordered for entry in report.refused]
-    dataset = DatasetManifest(
-        splits={name: _split(members) for name, members in splits.items()},
-        statistics=_statistics([report.sums for report in splits[TRAIN_SPLIT]]),
-        refused=tuple(sorted([*refused, *found], key=lambda entry: (entry.file, entry.reason))),
-        options=options,
-        versions={
-            **{name: version(name) for name in _VERSIONED},
-            "python": platform.python_version(),
-            "zlib": zlib.ZLIB_RUNTIME_VERSION,
-        },
-        split_by=split_by,
-    )
-    write_text(Path(folder) / manifest.FILENAME, dataset.to_json())
-
-
-def _split(reports: Sequence[ShardReport]) -> Split:
-    patients: Counter[str] = Counter()
-    for report in reports:
-        patients.update(report.patients)
-    return Split(
-        num_examples=sum(report.shard.num_examples for report in reports),
-        patients=dict(sorted(patients.items())),
-        shards=tuple(report.shard for report in reports),
-    )
-
-
-def _statistics(sums: Sequence[PixelSums]) -> Statistics:
-    """Gives mean, standard deviation and share of lung; zeros where nothing was written.
-
-    The division comes after all sums, which are whole numbers: any engine gives equal figures.
-    """
-    total = sum(sums, start=PixelSums())
-    count = max(1, total.num_pixels)
-    # The variance times count squared, exactly; it cannot be negative.
-    scaled_variance = count * total.gray_value_square_sum - total.gray_value_sum**2
-    return Statistics(
-        gray_value_mean=total.gray_value_sum / count,
-        gray_value_std=math.sqrt(scaled_variance / count**2),
-        foreground_fraction=total.num_lung_pixels / count,
-    )
-
-
 def _run_pipeline(
     config: TfrecordsConfig, inputs: Inputs, *, folder: Path, options: PipelineOptions
 ) -> None:
-    try:
-        with beam.Pipeline(options=options) as pipeline:
-            build(pipeline, config, inputs, folder=folder)
-    except RuntimeError as error:
-        # Beam hands on the text of what a worker raised, not the exception.
-        found = re.search(rf"{ShardWriteError.__name__}: (.*?)(?: \[while running|$)", str(error))
-        if found is None:
-            raise
-        raise ShardWriteError(found[1]) from error
+    with beam.Pipeline(options=options) as pipeline:
+        build(pipeline, config, inputs, folder=folder)
 
 
 def _log_start(config: TfrecordsConfig, inputs: Inputs) -> None:
@@ -342,43 +264,3 @@ def _warn_of_slice_split(config: TfrecordsConfig) -> None:
             "split by slice, as asked: slices of one patient can be in training and in validation, "
             "and validation will look better than the model is"
         )
-
-
-def _check_refused(
-    refused: Sequence[RefusedFile],
-    num_refused: int,
-    *,
-    config: TfrecordsConfig,
-    out: Path,
-    num_slices: int,
-) -> None:
-    if num_refused <= config.max_refused_fraction * num_slices:
-        return
-    path = refused_list(out)
-    lines = [describe_refused(entry, config) for entry in refused]
-    write_text(path, "".join(f"{line}\n" for line in lines))
-    share = 100 * num_refused / num_slices
-    others = shorten([entry.file for entry in refused[1:]])
-    raise PreprocessingError(
-        f"{num_refused} of {num_slices} slices are refused ({share:.1f} %), more than "
-        f"--max-refused-fraction {config.max_refused_fraction:g} allows; no dataset was written; "
-        f"mend the files listed in {path}, or allow more. "
-        f"First: {lines[0]}" + (f". Also: {others}" if others else "")
-    )
-
-
-def describe_refused(entry: RefusedFile, config: TfrecordsConfig) -> str:
-    """Gives one line with the file's path as the user knows it, and the reason."""
-    role, _, relative = entry.file.partition("/")
-    folder = config.images if role == "images" else config.masks
-    return f"{folder / relative} {entry.reason}"
-
-
-def _check_splits(dataset: DatasetManifest) -> None:
-    for name, split in dataset.splits.items():
-        if not split.num_examples:
-            raise PreprocessingError(
-                f"all slices of the {name} split were refused, such as {dataset.refused[0].file}, "
-                f"which {dataset.refused[0].reason}; no dataset was written; mend the files, or "
-                "pass another --seed for another split"
-            )

@@ -103,6 +103,17 @@ class ShardReport:
     """Over the slices that it wrote."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class FailedShard:
+    """What a worker could not do."""
+
+    filename: str
+    """Name of the shard."""
+
+    reason: str
+    """What happened, and the mend."""
+
+
 def plan_shards(
     pairs: Sequence[Pair],
     *,
@@ -146,6 +157,19 @@ def plan_shards(
             for filename, part in _cut(ordered, split=split, count=min(count, len(members)))
         )
     return plans
+
+
+def try_write_shard(
+    plan: ShardPlan, *, images: str, masks: str, folder: str
+) -> ShardReport | FailedShard:
+    """Does `write_shard`; a shard that cannot be written is told and not raised.
+
+    An engine prints what a worker raises as pages of traceback, once for each worker.
+    """
+    try:
+        return write_shard(plan, images=images, masks=masks, folder=folder)
+    except ShardWriteError as error:
+        return FailedShard(filename=plan.filename, reason=str(error))
 
 
 def write_shard(plan: ShardPlan, *, images: str, masks: str, folder: str) -> ShardReport:

@@ -54,8 +54,8 @@ def staging_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
     What a killed run left behind is cleared away.
 
     Raises:
-        PreprocessingError: if `check_output` does, if the folder cannot be made, or if another run is
-            writing to the same place.
+        PreprocessingError: if `check_output` does, if the folder cannot be made, or if another run
+            is writing to the same place.
     """
     check_output(out, overwrite=overwrite)
     staging = out.with_name(f".{out.name}.staging")

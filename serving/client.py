@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serving import codec
+from serving.config import check_target
 from serving.errors import (
     CallError,
     DeadlineExceededError,
@@ -92,7 +93,11 @@ class SegmentationClient:
             model_version: None asks for the latest.
             timeout_s: deadline of each call in seconds, retries included.
             max_message_bytes: limit on a request and on an answer.
+
+        Raises:
+            ValueError: if the target is not HOST:PORT.
         """
+        check_target(target)
         self.target = target
         self.model_name = model_name
         self.answered_version: int | None = None
@@ -212,7 +217,7 @@ class SegmentationClient:
             kind = ServerUnavailableError
             message = (
                 f"no server answers at {self.target} ({_last_part(details)}); start one with "
-                "`make serve MODEL=DIR`, or give the address of yours with --target HOST:PORT"
+                "`make serve MODEL=DIR`, or give the gRPC address of yours with --target HOST:PORT"
             )
         elif code is grpc.StatusCode.DEADLINE_EXCEEDED:
             kind = DeadlineExceededError
@@ -235,6 +240,8 @@ class SegmentationClient:
         elif code is grpc.StatusCode.INVALID_ARGUMENT:
             kind = RefusedInputError
             message = f"{self.target} refuses it: {details}"
+            if signature_name == ENCODED_SIGNATURE.name:
+                message += "; --signature serving_default leaves the decoding to the client"
         elif code is grpc.StatusCode.RESOURCE_EXHAUSTED:
             kind = MessageTooLargeError
             message = f"a message limit was passed: {details}"
@@ -253,4 +260,4 @@ def _for_people(details: str) -> str:
 
 def _last_part(details: str) -> str:
     """Gives the cause at the end of gRPC's chain of reports: ``Connection refused (111)``."""
-    return details.rsplit(": ", 1)[-1] if details else "gRPC gives no reason"
+    return details.rsplit(": ", 1)[-1].rstrip("]") if details else "gRPC gives no reason"

@@ -1,11 +1,14 @@
 """Configuration of the two commands of this stage; every field is a flag."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.signature import ARRAY_SIGNATURE, DEFAULT_MODEL_NAME, SIGNATURES
 
 LARGEST_PORT = 65535
+
+_TARGET = re.compile(r"\S+:\d{1,5}|unix:\S+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +86,7 @@ class PredictConfig:
             ValueError: if a value cannot work.
         """
         _check_model_name(self.model_name)
-        if not self.target:
-            raise ValueError("--target is empty; expected HOST:PORT such as localhost:8500")
+        check_target(self.target)
         if not self.timeout_s > 0:
             raise ValueError(f"--timeout_s is {self.timeout_s}; expected seconds above 0")
         if self.model_version is not None and self.model_version < 0:
@@ -92,6 +94,16 @@ class PredictConfig:
         names = [signature.name for signature in SIGNATURES]
         if self.signature not in names:
             raise ValueError(f"--signature is {self.signature!r}; expected one of {names}")
+
+
+def check_target(target: str) -> None:
+    """Checks the form of a target; gRPC itself would dial port 443 where none is given.
+
+    Raises:
+        ValueError: if it is neither HOST:PORT nor a socket of this computer (``unix:PATH``).
+    """
+    if not _TARGET.fullmatch(target):
+        raise ValueError(f"the target is {target!r}; expected HOST:PORT such as localhost:8500")
 
 
 def _check_model_name(model_name: str) -> None:

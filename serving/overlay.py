@@ -11,6 +11,10 @@ FILL_OPACITY = 0.32
 _COMFORTABLE_PX = 512
 """Smaller slices are enlarged to about this, so that an outline does not cover them."""
 
+_GRAY = np.arange(256)[:, np.newaxis]
+_FILLED = np.rint(_GRAY + FILL_OPACITY * (np.array(FILL_COLOR) - _GRAY)).astype(np.uint8)
+"""[256, 3] RGB of each gray value under the fill."""
+
 
 def draw_overlay(
     image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]
@@ -36,10 +40,10 @@ def draw_overlay(
     gray = _enlarged(image, factor)
     inside = np.kron(mask > 0, np.ones((factor, factor), dtype=bool))
     outline = inside & ~_eroded(inside, times=max(1, round(max(gray.shape) / _COMFORTABLE_PX)))
-    picture = np.repeat(gray[:, :, np.newaxis], 3, axis=2).astype(np.float32)
-    picture[inside] += FILL_OPACITY * (np.array(FILL_COLOR, np.float32) - picture[inside])
+    # [height, width] gray -> [height, width, 3]
+    picture = np.where(inside[:, :, np.newaxis], _FILLED[gray], gray[:, :, np.newaxis])
     picture[outline] = OUTLINE_COLOR
-    return np.rint(picture).astype(np.uint8)
+    return picture
 
 
 def _enlarged(image: npt.NDArray[np.uint8], factor: int) -> npt.NDArray[np.uint8]:

@@ -58,18 +58,26 @@ class SplitReader:
         """Gives one epoch of shuffled batches with random transforms.
 
         The order and the transforms follow from the seed and the epoch alone, so an epoch that is
-        run again sees the same batches.
+        run again sees the same batches, whatever the number of replicas.
         """
-        order_seed = self._config.seed * 1_000_003 + epoch
+        epoch_seed = self._config.seed * 1_000_003 + epoch
+        num_slices = self._config.global_batch_size
+
+        def draw_transforms(step: tf.Tensor, batch: Batch) -> Batch:
+            seed = tf.stack([tf.constant(epoch_seed, tf.int64), step])
+            drawn = random_transforms(self._config, num_slices=num_slices, seed=seed)
+            return {**batch, "transform": self._pad_transforms(drawn)}
+
         # Shuffle over the whole split: its slices lie in the cache, and the buffer shares them.
         shuffled = self._slices.shuffle(
-            self.num_slices, seed=order_seed, reshuffle_each_iteration=False
+            self.num_slices, seed=epoch_seed, reshuffle_each_iteration=False
         )
-        return self._batches(shuffled).enumerate().map(self._draw(order_seed)).prefetch(2)
+        return self._batches(shuffled).enumerate().map(draw_transforms).prefetch(2)
 
     def evaluation_batches(self) -> tf.data.Dataset:
         """Gives every slice of the split exactly once, in order, without augmentation."""
-        return self._batches(self._slices).map(_keep_still).prefetch(2)
+        still = self._pad_transforms(tf.zeros([0, len(IDENTITY)]))
+        return self._batches(self._slices).map(lambda b: {**b, "transform": still}).prefetch(2)
 
     def _cached(self, examples: tf.data.Dataset) -> tf.data.Dataset:
         size = self._config.image_size
@@ -97,28 +105,20 @@ class SplitReader:
     def _pad(self, batch: Batch) -> Batch:
         num_real = tf.shape(batch["image"])[0]
         missing = self.padded_batch_size - num_real
-        weight = tf.concat([tf.ones([num_real]), tf.zeros([missing])], axis=0)
+        size = self._config.image_size
         padded = {
-            key: tf.pad(pixels, [[0, missing], [0, 0], [0, 0], [0, 0]])
+            key: tf.ensure_shape(
+                tf.pad(pixels, [[0, missing], [0, 0], [0, 0], [0, 0]]),
+                [self.padded_batch_size, size, size, 1],
+            )
             for key, pixels in batch.items()
         }
-        padded["weight"] = weight
-        shape = [self.padded_batch_size, None, None, 1]
-        return {
-            key: tf.ensure_shape(value, shape if value.shape.rank == 4 else shape[:1])
-            for key, value in padded.items()
-        }
+        padded["weight"] = tf.cast(tf.range(self.padded_batch_size) < num_real, tf.float32)
+        return padded
 
-    def _draw(self, order_seed: int):  # type: ignore[no-untyped-def]  # a function for tf.data
-        def draw(step: tf.Tensor, batch: Batch) -> Batch:
-            transform = random_transforms(
-                self._config,
-                num_slices=self.padded_batch_size,
-                seed=tf.stack([tf.constant(order_seed, tf.int64), step]),
-            )
-            return {**batch, "transform": transform}
-
-        return draw
+    def _pad_transforms(self, transforms: tf.Tensor) -> tf.Tensor:
+        missing = self.padded_batch_size - transforms.shape[0]
+        return tf.concat([transforms, tf.tile(tf.constant([IDENTITY]), [missing, 1])], axis=0)
 
 
 def read_examples(dataset_dir: Path, manifest: DatasetManifest, split_name: str) -> tf.data.Dataset:
@@ -158,11 +158,6 @@ def read_examples(dataset_dir: Path, manifest: DatasetManifest, split_name: str)
         tf.data.TFRecordDataset, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
     return records.map(parse_example, num_parallel_calls=tf.data.AUTOTUNE)
-
-
-def _keep_still(batch: Batch) -> Batch:
-    num_slices = tf.shape(batch["weight"])[0]
-    return {**batch, "transform": tf.tile(tf.constant([IDENTITY]), [num_slices, 1])}
 
 
 def _memory_bytes() -> int:

@@ -1,11 +1,8 @@
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 class SlicePairs:
@@ -42,13 +39,3 @@ def empty_pairs(tmp_path: Path) -> SlicePairs:
 def pairs(empty_pairs: SlicePairs) -> SlicePairs:
     empty_pairs.add_patients()
     return empty_pairs
-
-
-@pytest.fixture
-def real_data() -> Path:
-    """Folder with `images` and `masks` of real slices."""
-    named = os.environ.get("LUNG_CT_DATA")
-    root = Path(named) if named else REPOSITORY.parent / "shared" / "data"
-    if not (root / "lctsc" / "images").is_dir():
-        pytest.skip(f"no real slices: neither LUNG_CT_DATA nor {root / 'lctsc'} is there")
-    return root / "lctsc"

@@ -263,8 +263,8 @@ def test_file_too_large_for_any_slice_is_not_read(tmp_path, monkeypatch):
         read_slice(tmp_path / "a.bmp")
 
 
-def test_real_slices_equal_what_pillow_reads(real_data):
-    for path in sorted((real_data / "images").iterdir())[::40]:
+def test_real_slices_equal_what_pillow_reads(lctsc):
+    for path in sorted((lctsc / "images").iterdir())[::40]:
         np.testing.assert_array_equal(read_slice(path), np.asarray(Image.open(path).convert("L")))
-        mask = np.asarray(Image.open(real_data / "masks" / path.name).convert("L"))
-        np.testing.assert_array_equal(read_mask(real_data / "masks" / path.name), mask // 255)
+        mask = np.asarray(Image.open(lctsc / "masks" / path.name).convert("L"))
+        np.testing.assert_array_equal(read_mask(lctsc / "masks" / path.name), mask // 255)

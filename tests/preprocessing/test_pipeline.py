@@ -181,8 +181,9 @@ def test_too_many_refused_files_end_the_job_and_are_all_listed(pairs):
     config = make_config(pairs, max_refused_fraction=0.2, overwrite=True)
     with pytest.raises(
         PreprocessingError,
-        match=r"5 of 20 slices are refused \(25.0 %\), more than --max-refused-fraction 0.2 allow"
-        r"s; no dataset was written; mend the files listed in .*/dataset.refused.txt, or allow more. "
+        match=r"5 of 20 slices are refused \(25.0 %\), more than --max-refused-fraction 0.2 "
+        r"allows; no dataset was written; mend the files listed in .*/dataset.refused.txt, or all"
+        r"ow more. "
         r"First: .*/images/P0_z000.bmp is a truncated BMP.*Also: images/P1_z000.bmp, .* and 1 more",
     ):
         run(config)
@@ -325,9 +326,9 @@ def test_a_worker_loads_no_more_than_it_needs():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_real_slices_come_back_equal(real_data, tmp_path):
+def test_real_slices_come_back_equal(lctsc, tmp_path):
     config = TfrecordsConfig(
-        images=real_data / "images", masks=real_data / "masks", out=tmp_path / "dataset"
+        images=lctsc / "images", masks=lctsc / "masks", out=tmp_path / "dataset"
     )
     summary = run(config)
     assert len(assert_records_equal_files(summary, config)) == 236

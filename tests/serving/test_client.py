@@ -120,6 +120,7 @@ def test_file_that_the_model_cannot_decode_is_refused_in_one_line(server: Embedd
         client.predict_encoded(b"no image at all")
     assert "\n" not in str(caught.value)
     assert "[[{{" not in str(caught.value)
+    assert "--signature serving_default" in str(caught.value)
 
 
 @pytest.mark.parametrize(

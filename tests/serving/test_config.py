@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from serving.__main__ import _parser
-from serving.config import PredictConfig, ServeConfig
+from serving.config import PredictConfig, ServeConfig, check_target
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,9 @@ def test_server_values_that_cannot_work_are_refused(values: dict[str, Any], mess
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"target": ""}, "--target is empty; expected HOST:PORT"),
+        ({"target": ""}, "the target is ''; expected HOST:PORT"),
+        ({"target": "localhost"}, "the target is 'localhost'; expected HOST:PORT"),
+        ({"target": "a b:1"}, "the target is 'a b:1'"),
         ({"timeout_s": 0.0}, "--timeout_s is 0.0; expected seconds above 0"),
         ({"timeout_s": float("nan")}, "--timeout_s is nan"),
         ({"model_version": -2}, "--model_version is -2"),
@@ -51,3 +53,8 @@ def test_server_values_that_cannot_work_are_refused(values: dict[str, Any], mess
 def test_client_values_that_cannot_work_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PredictConfig(input=Path("i"), out=Path("o"), **values)
+
+
+@pytest.mark.parametrize("target", ["h:1", "dns:///h:8500", "[::1]:8500", "unix:/run/s"])
+def test_every_form_of_target_that_grpc_dials_is_taken(target: str) -> None:
+    check_target(target)

@@ -1,7 +1,11 @@
 import re
 import shutil
 import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +14,7 @@ from serving.client import SegmentationClient
 from serving.config import ServeConfig
 from serving.embedded import production
 from serving.embedded.server import EmbeddedServer, host_and_port, load_latest
-from serving.errors import BrokenModelError, ListenError, NoModelError
+from serving.errors import BrokenModelError, ListenError, NoModelError, ServerUnavailableError
 
 
 def test_highest_version_is_loaded_by_number(model_base_path: Path, tmp_path: Path) -> None:
@@ -136,3 +140,25 @@ def test_signatures_are_described_without_tensorflows_own(server: EmbeddedServer
     lines = production.describe_signatures(server.model)
     assert [line.split()[0] for line in lines] == ["encoded", "serving_default"]
     assert "image uint8[?,?,?,1] -> predicted_mask uint8[?,?,?,1], probability" in lines[1]
+
+
+def test_call_under_way_is_answered_when_the_server_stops(
+    model_base_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = EmbeddedServer(ServeConfig(model_base_path=model_base_path, port=0))
+    running.start()
+    began, run = threading.Event(), running.model.session.run
+
+    def slow_run(*arguments: Any, **options: Any) -> Any:
+        began.set()
+        time.sleep(0.3)
+        return run(*arguments, **options)
+
+    monkeypatch.setattr(running.model.session, "run", slow_run)
+    with SegmentationClient(running.target) as client, ThreadPoolExecutor(1) as pool:
+        mask = pool.submit(client.predict, np.zeros((2, 2), np.uint8))
+        began.wait(10)
+        running.stop()
+        assert mask.result().all()
+        with pytest.raises(ServerUnavailableError):
+            client.predict(np.zeros((2, 2), np.uint8))

@@ -21,7 +21,7 @@ def draw_slice(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndar
     image = np.where(np.hypot(x, y) < 0.45, 190.0, 20.0)
     mask = np.zeros((size, size), np.uint8)
     for side in (-0.19, 0.19):
-        dy, radius = rng.uniform(-0.05, 0.05), rng.uniform(0.1, 0.16)
+        dy, radius = rng.uniform(-0.05, 0.05), rng.uniform(0.13, 0.17)
         mask[np.hypot(x - side, y - dy) < radius] = 1
     image = np.where(mask, 80.0, image) + rng.normal(0, 6, image.shape)
     return np.clip(image, 0, 255).astype(np.uint8), mask
@@ -103,9 +103,13 @@ def config(dataset: Path, tmp_path: Path) -> TrainerConfig:
 
 @pytest.fixture(scope="session")
 def trained_run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run of 15 epochs on the tiny dataset; do not write to it."""
+    """The folder of a run on the tiny dataset; do not write to it."""
     from trainer.train import run
 
     out = tmp_path_factory.mktemp("runs") / "trained"
-    run(small_config(dataset, out, epochs=15, patience=15))
+    run(
+        small_config(
+            dataset, out, filters=8, global_batch_size=2, learning_rate=1e-2, epochs=25, patience=25
+        )
+    )
     return out

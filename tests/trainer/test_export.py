@@ -86,7 +86,7 @@ def test_next_export_is_the_next_version(trained_run, model_dir, tmp_path):
 
 def test_recipe_travels_with_the_model(model_dir):
     config = json.loads((model_dir / "1" / "assets.extra" / "training_config.json").read_text())
-    assert config["filters"] == 4
+    assert config["filters"] == 8
 
 
 def test_model_that_answers_differently_is_not_published(trained_run, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from trainer.__main__ import build_parser, main
 from trainer.config import TrainerConfig
 from trainer.evaluation import EvaluationConfig
 from trainer.export import ExportConfig
+from trainer.startup import LOG_LEVEL_VARIABLE
 
 REQUIRED = {
     "train": ["--data", "d", "--out", "o"],
@@ -57,7 +58,10 @@ def test_export_of_a_run_through_the_command_line(trained_run, tmp_path):
 
 
 def test_start_of_tensorflow_is_quiet_and_its_failure_is_not(tmp_path):
-    code = "from trainer.startup import import_tensorflow; import_tensorflow()"
+    code = (
+        f"import os; os.environ.pop({LOG_LEVEL_VARIABLE!r}, None); "
+        "from trainer.startup import import_tensorflow; import_tensorflow()"
+    )
     quiet = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert quiet.stderr == ""
     (tmp_path / "tensorflow.py").write_text(

@@ -1,0 +1,97 @@
+"""From the reports of the workers to ``dataset.json``."""
+
+import math
+import platform
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from preprocessing import manifest
+from preprocessing.manifest import DatasetManifest, RefusedFile, Split, Statistics
+from preprocessing.publish import write_text
+from preprocessing.shards import FailedShard, PixelSums, ShardReport, ShardWriteError
+from preprocessing.spec import SPLITS, TRAIN_SPLIT
+
+_FAILURE_FILENAME = "failure.txt"
+_VERSIONED = ("apache-beam", "numpy", "pillow")
+
+
+def write_manifest(
+    keyed_reports: tuple[str, Iterable[ShardReport | FailedShard]],
+    *,
+    folder: str,
+    refused: Sequence[RefusedFile],
+    options: Mapping[str, Any],
+    split_by: str,
+) -> None:
+    """Writes ``dataset.json`` from what all workers report, in whatever order.
+
+    If a shard could not be written, it writes the reason instead.
+    """
+    reports = list(keyed_reports[1])
+    failed = [report for report in reports if isinstance(report, FailedShard)]
+    if failed:
+        first = min(failed, key=lambda report: report.filename)
+        # Short, and not waited for: the disk may just have been full.
+        (Path(folder) / _FAILURE_FILENAME).write_text(first.reason, encoding="utf-8")
+        return
+    whole = [report for report in reports if isinstance(report, ShardReport)]
+    ordered = sorted(whole, key=lambda report: report.shard.filename)
+    splits = {name: [report for report in ordered if report.split == name] for name in SPLITS}
+    found = [entry for report in ordered for entry in report.refused]
+    dataset = DatasetManifest(
+        splits={name: _split(members) for name, members in splits.items()},
+        statistics=_statistics([report.sums for report in splits[TRAIN_SPLIT]]),
+        refused=tuple(sorted([*refused, *found], key=lambda entry: (entry.file, entry.reason))),
+        options=options,
+        versions={
+            **{name: version(name) for name in _VERSIONED},
+            "python": platform.python_version(),
+            "zlib": zlib.ZLIB_RUNTIME_VERSION,
+        },
+        split_by=split_by,
+    )
+    write_text(Path(folder) / manifest.FILENAME, dataset.to_json())
+
+
+def read_outcome(folder: Path) -> DatasetManifest:
+    """Reads what `write_manifest` wrote.
+
+    Raises:
+        ShardWriteError: if a shard could not be written.
+        ManifestError: if there is no outcome at all.
+    """
+    failure = folder / _FAILURE_FILENAME
+    if failure.exists():
+        raise ShardWriteError(failure.read_text(encoding="utf-8"))
+    return DatasetManifest.load(folder)
+
+
+def _split(reports: Sequence[ShardReport]) -> Split:
+    patients: Counter[str] = Counter()
+    for report in reports:
+        patients.update(report.patients)
+    return Split(
+        num_examples=sum(report.shard.num_examples for report in reports),
+        patients=dict(sorted(patients.items())),
+        shards=tuple(report.shard for report in reports),
+    )
+
+
+def _statistics(sums: Sequence[PixelSums]) -> Statistics:
+    """Gives mean, standard deviation and share of lung; zeros where nothing was written.
+
+    The division comes after all sums, which are whole numbers: any engine gives equal figures.
+    """
+    total = sum(sums, start=PixelSums())
+    count = max(1, total.num_pixels)
+    # The variance times count squared, exactly; it cannot be negative.
+    scaled_variance = count * total.gray_value_square_sum - total.gray_value_sum**2
+    return Statistics(
+        gray_value_mean=total.gray_value_sum / count,
+        gray_value_std=math.sqrt(scaled_variance / count**2),
+        foreground_fraction=total.num_lung_pixels / count,
+    )
