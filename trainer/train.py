@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import keras
 import numpy as np
@@ -90,7 +90,7 @@ def run(config: TrainerConfig) -> None:
 
 
 def _run_epoch(
-    step: Step, batches: Iterable[dict[str, tf.Tensor]], split: SplitReader, title: str
+    step: Step, batches: Iterable[Mapping[str, tf.Tensor]], split: SplitReader, title: str
 ) -> dict[str, float]:
     """Runs one pass over a split and gives its metrics."""
     totals = tf.zeros([len(TOTALS)], tf.float64)
