@@ -45,6 +45,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=["preprocessing", "trainer", "serving", "serving.embedded"],
+    package_data={"serving": ["report.html.j2"]},
     install_requires=["numpy>=2.1,<3"],
     extras_require={
         "preprocessing": PREPROCESSING,

@@ -8,7 +8,6 @@ Hounsfield units on a ``phantom_canvas``; ``phantom_acquisition`` makes a CT sli
 
 import dataclasses
 import json
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,8 +30,6 @@ from preprocessing.phantom_mediastinum import (
 from preprocessing.phantom_section import cut_section
 from preprocessing.publish import whole_folder
 from preprocessing.spec import IMAGE_SPEC, MASK_FILE_FOREGROUND, MAX_PIXELS
-
-logger = logging.getLogger(__name__)
 
 SETTINGS_FILENAME = "phantoms.json"
 """The configuration that made a folder of phantoms, written beside them."""
@@ -169,7 +166,6 @@ def write_phantoms(config: PhantomsConfig) -> int:
             _write_patient(folder, config, patient_index=patient_index)
         _write_settings(folder / SETTINGS_FILENAME, config)
     num_pairs = config.num_patients * config.slices_per_patient
-    logger.info("%d slices of %d phantoms in %s", num_pairs, config.num_patients, config.out)
     return num_pairs
 
 

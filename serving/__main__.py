@@ -1,4 +1,4 @@
-"""Command line of the serving stage: ``python -m serving serve`` and ``predict``."""
+"""Command line of the serving stage: ``python -m serving serve``, ``predict`` and ``demo``."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from serving.config import PredictConfig, ServeConfig
 from serving.errors import ServingError
@@ -31,16 +31,16 @@ def main(argv: list[str] | None = None) -> int:
     parser = _parser()
     arguments = vars(parser.parse_args(argv))
     verb = arguments.pop("verb")
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    run = {"serve": _serve, "predict": _predict, "demo": _demo}[verb]
     try:
-        if verb == "serve":
-            return _serve(ServeConfig(**arguments))
-        return _predict(PredictConfig(**arguments))
+        return run(arguments)
     except (ServingError, ValueError) as error:
         return _fail(str(error))
 
 
-def _serve(config: ServeConfig) -> int:
+def _serve(arguments: dict[str, Any]) -> int:
+    config = ServeConfig(**arguments)
     stop = threading.Event()
 
     def stop_on_signal(number: int, frame: FrameType | None) -> None:
@@ -83,7 +83,8 @@ def _print_start(config: ServeConfig, server: "EmbeddedServer") -> None:
     print(READY, json.dumps(ready), flush=True)
 
 
-def _predict(config: PredictConfig) -> int:
+def _predict(arguments: dict[str, Any]) -> int:
+    config = PredictConfig(**arguments)
     from tqdm import tqdm
 
     from serving import predict
@@ -110,6 +111,18 @@ def _predict(config: PredictConfig) -> int:
     return EXIT_FAILED if summary.failed else EXIT_OK
 
 
+def _demo(arguments: dict[str, Any]) -> int:
+    from serving import demo
+
+    try:
+        page = demo.run(demo.DemoConfig(**arguments))
+    except KeyboardInterrupt:
+        _fail("interrupted; the next demo starts anew")
+        return EXIT_INTERRUPTED
+    print(f"done: open {page}")
+    return EXIT_OK
+
+
 def _fail(message: str) -> int:
     print(f"error: {message}", file=sys.stderr)
     return EXIT_FAILED
@@ -124,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     _add_serve(verbs)
     _add_predict(verbs)
+    _add_demo(verbs)
     return parser
 
 
@@ -243,6 +257,36 @@ def _add_predict(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         default=PredictConfig.overlays,
         help="draw each mask on its slice (default: yes)",
     )
+
+
+def _add_demo(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    demo = verbs.add_parser(
+        "demo",
+        help="drive the whole road: slices, records, training, server, masks, report",
+        description=(
+            "Drive the whole road at a small size and write report.html: slices, records, "
+            "training, evaluation, export, server, masks. Without slices of your own, CT phantoms "
+            "are drawn."
+        ),
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    demo.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder for everything"
+    )
+    demo.add_argument("--images", type=Path, metavar="DIR", help="slices of your own")
+    demo.add_argument("--masks", type=Path, metavar="DIR", help="their masks")
+    demo.add_argument("--num-patients", type=int, default=20, metavar="N", help="phantoms")
+    demo.add_argument(
+        "--slices-per-patient", type=int, default=12, metavar="N", help="of each phantom"
+    )
+    demo.add_argument(
+        "--image-size", type=int, default=128, metavar="PX", help="that the model works at"
+    )
+    demo.add_argument(
+        "--filters", type=int, default=16, metavar="N", help="of the first level of the U-Net"
+    )
+    demo.add_argument("--epochs", type=int, default=25, metavar="N", help="at most")
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ class ServeConfig:
         Raises:
             ValueError: if a name is empty or a port is out of range.
         """
-        _check_model_name(self.model_name)
+        _check_model_name("--model_name", self.model_name)
         if not self.bind_address:
             raise ValueError("--bind_address is empty; expected an address such as 127.0.0.1")
         for flag, port in (("--port", self.port), ("--rest_api_port", self.rest_api_port)):
@@ -85,12 +85,12 @@ class PredictConfig:
         Raises:
             ValueError: if a value cannot work.
         """
-        _check_model_name(self.model_name)
+        _check_model_name("--model-name", self.model_name)
         check_target(self.target)
         if not self.timeout_s > 0:
-            raise ValueError(f"--timeout_s is {self.timeout_s}; expected seconds above 0")
+            raise ValueError(f"--timeout-s is {self.timeout_s}; expected seconds above 0")
         if self.model_version is not None and self.model_version < 0:
-            raise ValueError(f"--model_version is {self.model_version}; expected 0 or more")
+            raise ValueError(f"--model-version is {self.model_version}; expected 0 or more")
         names = [signature.name for signature in SIGNATURES]
         if self.signature not in names:
             raise ValueError(f"--signature is {self.signature!r}; expected one of {names}")
@@ -106,8 +106,6 @@ def check_target(target: str) -> None:
         raise ValueError(f"the target is {target!r}; expected HOST:PORT such as localhost:8500")
 
 
-def _check_model_name(model_name: str) -> None:
+def _check_model_name(flag: str, model_name: str) -> None:
     if not model_name or any(character in model_name for character in "/: "):
-        raise ValueError(
-            f"--model_name is {model_name!r}; expected a name without '/', ':' and spaces"
-        )
+        raise ValueError(f"{flag} is {model_name!r}; expected a name without '/', ':' and spaces")

@@ -4,6 +4,7 @@
 
     ServingError
     ├── InputError                  there is nothing to predict on, or nowhere to write
+    ├── StageFailedError            a stage of the demo has failed
     ├── StartError                  the embedded server cannot start
     │   ├── NoModelError            no such folder, or no numbered version in it
     │   ├── BrokenModelError        TensorFlow cannot load the SavedModel
@@ -27,6 +28,10 @@ class ServingError(Exception):
 
 class InputError(ServingError):
     """There is nothing to predict on, or nowhere to write."""
+
+
+class StageFailedError(ServingError):
+    """A stage of the demo has failed; it has said why itself."""
 
 
 class StartError(ServingError):

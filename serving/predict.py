@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from preprocessing.bmp import UnreadableImageError, decode_slice, read_slice
+from preprocessing.publish import write_bytes
 from preprocessing.spec import MASK_FILE_FOREGROUND
 from serving.client import SegmentationClient
 from serving.config import PredictConfig
@@ -27,7 +28,7 @@ from serving.errors import (
     UnexpectedAnswerError,
 )
 from serving.overlay import draw_overlay
-from serving.results import SliceResult, Summary, write_summary, write_whole
+from serving.results import SliceResult, Summary, write_summary
 from trainer.signature import ENCODED_SIGNATURE
 
 logger = logging.getLogger(__name__)
@@ -174,10 +175,10 @@ def segment(
         mask = client.predict(image)
         milliseconds = 1000 * (time.perf_counter() - start)
         mask_file = _png(mask * np.uint8(MASK_FILE_FOREGROUND))
-    write_whole(_result_path(config.out, MASKS, slice_file), mask_file)
+    write_bytes(_result_path(config.out, MASKS, slice_file), mask_file)
     if config.overlays:
         overlay = _png(draw_overlay(image, mask))
-        write_whole(_result_path(config.out, OVERLAYS, slice_file), overlay)
+        write_bytes(_result_path(config.out, OVERLAYS, slice_file), overlay)
     lung_area_px = int(np.count_nonzero(mask))
     return SliceResult(
         file=str(slice_file.path),

@@ -5,12 +5,13 @@ import dataclasses
 import io
 import json
 import math
-import os
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from preprocessing.publish import write_text
 
 CSV_FILENAME = "summary.csv"
 JSON_FILENAME = "summary.json"
@@ -130,23 +131,5 @@ def write_summary(out: Path, summary: Summary, *, options: Mapping[str, Any]) ->
     writer = csv.DictWriter(table, [field.name for field in dataclasses.fields(SliceResult)])
     writer.writeheader()
     writer.writerows(rows)
-    write_whole(out / CSV_FILENAME, table.getvalue().encode())
-    write_whole(out / JSON_FILENAME, (json.dumps(document, indent=2) + "\n").encode())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file, whole or not at all: aside first, then renamed. Makes its folder.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    write_text(out / CSV_FILENAME, table.getvalue())
+    write_text(out / JSON_FILENAME, json.dumps(document, indent=2) + "\n")

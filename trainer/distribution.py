@@ -5,6 +5,7 @@ The model is built inside of the strategy's scope and knows nothing of it.
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import tensorflow as tf
 
@@ -85,7 +86,7 @@ def distribute(
         }
 
         def share_of(
-            context: tf.distribute.ValueContext, shares: dict[str, list[tf.Tensor]] = shares
+            context: Any, shares: dict[str, list[tf.Tensor]] = shares
         ) -> dict[str, tf.Tensor]:
             return {key: parts[context.replica_id_in_sync_group] for key, parts in shares.items()}
 

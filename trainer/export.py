@@ -1,5 +1,6 @@
 """From the best epoch of a run to a SavedModel that TensorFlow Serving can load."""
 
+import contextlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,23 +52,25 @@ class ExportConfig:
     """Dataset whose validation slices the SavedModel is tried on; ``None``: that of the run."""
 
 
-class ServedModel(tf.Module):
+class ServedModel:
     """The U-Net inside of the two signatures of ``trainer.signature``."""
 
     def __init__(self, model: keras.Model) -> None:
         """Wraps a trained model."""
-        super().__init__()
-        self.model = model
+        self._model = model
         self._size = model.input_shape[1]
 
-    def signatures(self) -> dict[str, Any]:
-        """Gives the functions to export, by the names of the contract."""
-        return {
-            ARRAY_SIGNATURE.name: tf.function(self.segment, input_signature=[_tensor_spec(IMAGE)]),
-            ENCODED_SIGNATURE.name: tf.function(
-                self.segment_encoded, input_signature=[_tensor_spec(IMAGE_BYTES)]
-            ),
+    def save(self, folder: Path) -> None:
+        """Writes the SavedModel with the signatures of the contract."""
+        module = tf.Module()
+        # The plain variables, and not Keras' wrappers around them: a model that holds the wrappers
+        # loads in Python, but a session, and so TensorFlow Serving, leaves it without weights.
+        module.weights = [weight.value for weight in self._model.weights]
+        signatures = {
+            ARRAY_SIGNATURE.name: tf.function(self.segment, [_tensor_spec(IMAGE)]),
+            ENCODED_SIGNATURE.name: tf.function(self.segment_encoded, [_tensor_spec(IMAGE_BYTES)]),
         }
+        tf.saved_model.save(module, str(folder), signatures=signatures)
 
     def segment(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         """Segments slices of one size: uint8 [batch, height, width, 1]."""
@@ -96,7 +99,7 @@ class ServedModel(tf.Module):
         return {PREDICTED_MASK_BYTES.key: encoded}
 
     def _probability(self, resized: tf.Tensor) -> tf.Tensor:
-        return tf.sigmoid(self.model(tf.cast(resized, tf.float32), training=False))
+        return tf.sigmoid(self._model(tf.cast(resized, tf.float32), training=False))
 
     def _decode_and_resize(self, content: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         image = decode_slice(content)
@@ -124,7 +127,7 @@ def export(config: ExportConfig) -> Path:
     version = _next_version(config.out)
     served = ServedModel(model)
     with whole_folder(config.out / str(version)) as aside:
-        tf.saved_model.save(served, str(aside), signatures=served.signatures())
+        served.save(aside)
         difference = _compare(served, aside, images)
         write_text(aside / "assets.extra" / "training_config.json", run_config.to_json())
     logger.info(
@@ -139,33 +142,52 @@ def export(config: ExportConfig) -> Path:
 
 
 def _compare(served: ServedModel, saved_dir: Path, images: list[np.ndarray]) -> float:
-    """Runs both signatures of the SavedModel beside the trained model; gives the difference."""
-    signatures = tf.saved_model.load(str(saved_dir)).signatures
+    """Runs both signatures of the SavedModel beside the trained model.
+
+    It is loaded into a session, as TensorFlow Serving does; ``tf.saved_model.load`` restores
+    weights that a session does not.
+
+    Returns:
+        The largest difference between two probabilities.
+
+    Raises:
+        ValueError: if the answers are not the same.
+    """
     largest = 0.0
-    for image in images:
-        batch = tf.constant(image[np.newaxis])
-        expected = served.segment(batch)[PROBABILITY.key]
-        received = signatures[ARRAY_SIGNATURE.name](**{IMAGE.key: batch})
-        files = tf.reshape(tf.io.encode_png(image), [1])
-        encoded = signatures[ENCODED_SIGNATURE.name](**{IMAGE_BYTES.key: files})
-        difference = float(tf.reduce_max(tf.abs(expected - received[PROBABILITY.key])))
-        # Written so that NaN fails too.
-        if not difference <= MAX_PROBABILITY_DIFFERENCE:
-            raise ValueError(
-                f"the SavedModel's probabilities differ from the trained model's by up to "
-                f"{difference:.2e}, more than {MAX_PROBABILITY_DIFFERENCE:.0e}: not published"
-            )
-        mask = _threshold(received[PROBABILITY.key])
-        from_file = tf.io.decode_png(encoded[PREDICTED_MASK_BYTES.key][0])
-        if not _equal(received[PREDICTED_MASK.key], mask) or not _equal(
-            from_file, mask[0] * MASK_FILE_FOREGROUND
-        ):
-            raise ValueError(
-                "the masks of the SavedModel's two signatures are not the thresholded "
-                "probability: not published"
-            )
-        largest = max(largest, difference)
+    with contextlib.closing(tf.compat.v1.Session(graph=tf.Graph())) as session:
+        signatures = tf.compat.v1.saved_model.loader.load(
+            session, [tf.saved_model.SERVING], str(saved_dir)
+        ).signature_def
+        for image in images:
+            answer = _call(session, signatures[ARRAY_SIGNATURE.name], image[np.newaxis])
+            file = tf.io.encode_png(image).numpy()
+            encoded = _call(session, signatures[ENCODED_SIGNATURE.name], [file])
+            expected = served.segment(tf.constant(image[np.newaxis]))[PROBABILITY.key].numpy()
+            difference = float(np.max(np.abs(answer[PROBABILITY.key] - expected)))
+            # Written so that NaN fails too.
+            if not difference <= MAX_PROBABILITY_DIFFERENCE:
+                raise ValueError(
+                    f"the SavedModel's probabilities differ from the trained model's by up to "
+                    f"{difference:.2e}, more than {MAX_PROBABILITY_DIFFERENCE:.0e}: not published"
+                )
+            mask = answer[PROBABILITY.key] >= PROBABILITY_THRESHOLD
+            from_file = tf.io.decode_png(encoded[PREDICTED_MASK_BYTES.key][0]).numpy()
+            if not np.array_equal(answer[PREDICTED_MASK.key], mask) or not np.array_equal(
+                from_file, mask[0] * MASK_FILE_FOREGROUND
+            ):
+                raise ValueError(
+                    "the masks of the SavedModel's two signatures are not the thresholded "
+                    "probability: not published"
+                )
+            largest = max(largest, difference)
     return largest
+
+
+def _call(session: Any, signature: Any, value: Any) -> dict[str, np.ndarray]:
+    """Calls a signature that has one input; gives its outputs by their keys."""
+    (received,) = signature.inputs.values()
+    outputs = {key: tensor.name for key, tensor in signature.outputs.items()}
+    return session.run(outputs, {received.name: value})
 
 
 def _next_version(model_dir: Path) -> int:
@@ -182,10 +204,6 @@ def _encode_mask(probability_and_size: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor
     probability, size = probability_and_size
     restored = restore_probability(probability[tf.newaxis], height=size[0], width=size[1])[0]
     return tf.io.encode_png(_threshold(restored) * MASK_FILE_FOREGROUND)
-
-
-def _equal(first: tf.Tensor, second: tf.Tensor) -> bool:
-    return first.shape == second.shape and bool(tf.reduce_all(first == second))
 
 
 def _tensor_spec(contract: TensorContract) -> tf.TensorSpec:

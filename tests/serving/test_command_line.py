@@ -56,7 +56,7 @@ def test_bad_file_is_told_in_one_line_and_exit_code_one(
         (["--target", "localhost:{closed_port}"], "error: no server answers at localhost:"),
         (["--model-name", "other"], "serves no model other"),
         (["--model-version", "9"], "serves no model lung_unet version 9"),
-        (["--timeout-s", "0"], "error: --timeout_s is 0.0"),
+        (["--timeout-s", "0"], "error: --timeout-s is 0.0"),
     ],
 )
 def test_one_line_says_why_there_is_no_mask(

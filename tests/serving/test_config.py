@@ -43,11 +43,11 @@ def test_server_values_that_cannot_work_are_refused(values: dict[str, Any], mess
         ({"target": ""}, "the target is ''; expected HOST:PORT"),
         ({"target": "localhost"}, "the target is 'localhost'; expected HOST:PORT"),
         ({"target": "a b:1"}, "the target is 'a b:1'"),
-        ({"timeout_s": 0.0}, "--timeout_s is 0.0; expected seconds above 0"),
-        ({"timeout_s": float("nan")}, "--timeout_s is nan"),
-        ({"model_version": -2}, "--model_version is -2"),
+        ({"timeout_s": 0.0}, "--timeout-s is 0.0; expected seconds above 0"),
+        ({"timeout_s": float("nan")}, "--timeout-s is nan"),
+        ({"model_version": -2}, "--model-version is -2"),
         ({"signature": "x"}, "--signature is 'x'; expected one of"),
-        ({"model_name": ""}, "--model_name is ''"),
+        ({"model_name": ""}, "--model-name is ''"),
     ],
 )
 def test_client_values_that_cannot_work_are_refused(values: dict[str, Any], message: str) -> None:

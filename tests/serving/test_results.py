@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.results import SliceResult, Summary, percentile, write_summary, write_whole
+from serving.results import SliceResult, Summary, percentile, write_summary
 
 
 def made(name: str, milliseconds: float) -> SliceResult:
@@ -69,11 +69,3 @@ def test_table_and_document_hold_each_slice(tmp_path: Path) -> None:
     assert document["options"] == {"target": "localhost:1"}
     assert document["num_failed"] == 1
     assert document["slices"][1]["lung_fraction"] == 0.25
-
-
-def test_file_that_cannot_be_written_leaves_the_old_one_and_nothing_aside(tmp_path: Path) -> None:
-    target = tmp_path / "mask.png"
-    target.mkdir()
-    with pytest.raises(OSError, match="mask.png"):
-        write_whole(target, b"new")
-    assert [path.name for path in tmp_path.iterdir()] == ["mask.png"]

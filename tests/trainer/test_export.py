@@ -9,7 +9,7 @@ from PIL import Image
 from preprocessing.manifest import DatasetManifest
 from trainer import export as export_module
 from trainer.evaluation import EvaluationConfig, evaluate
-from trainer.export import ExportConfig, export
+from trainer.export import ExportConfig, ServedModel, export
 from trainer.input_pipeline import read_examples
 from trainer.signature import SIGNATURES
 
@@ -90,17 +90,34 @@ def test_recipe_travels_with_the_model(model_dir):
 
 
 def test_model_that_answers_differently_is_not_published(trained_run, tmp_path, monkeypatch):
-    real = export_module.tf.saved_model.save
+    real = ServedModel.save
 
-    def save_other_weights(served, path, signatures):
-        kernel = served.model.get_layer("logits").kernel
+    def save_other_weights(served, folder):
+        kernel = served._model.get_layer("logits").kernel
         before = kernel.numpy()
         kernel.assign(before + 0.1)
-        real(served, path, signatures=signatures)
+        real(served, folder)
         kernel.assign(before)
 
-    monkeypatch.setattr(export_module.tf.saved_model, "save", save_other_weights)
+    monkeypatch.setattr(ServedModel, "save", save_other_weights)
     with pytest.raises(ValueError, match="probabilities differ from the trained model's by up to"):
+        export(ExportConfig(run=trained_run, out=tmp_path / "model"))
+    assert list((tmp_path / "model").iterdir()) == []
+
+
+def test_model_that_a_session_cannot_run_is_not_published(trained_run, tmp_path, monkeypatch):
+    def save_with_wrapped_variables(served, folder):
+        module = tf.Module()
+        module.model = served._model
+        segment = tf.function(served.segment, [export_module._tensor_spec(export_module.IMAGE)])
+        encoded = tf.function(
+            served.segment_encoded, [export_module._tensor_spec(export_module.IMAGE_BYTES)]
+        )
+        signatures = {"serving_default": segment, "encoded": encoded}
+        tf.saved_model.save(module, str(folder), signatures=signatures)
+
+    monkeypatch.setattr(ServedModel, "save", save_with_wrapped_variables)
+    with pytest.raises(tf.errors.FailedPreconditionError, match="Could not find variable"):
         export(ExportConfig(run=trained_run, out=tmp_path / "model"))
     assert list((tmp_path / "model").iterdir()) == []
 

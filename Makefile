@@ -1,0 +1,106 @@
+# One target for each stage of the road; `make help` lists them.
+# ARGS="…" passes further flags on: make train-multigpu DATA=… OUT=… ARGS="--epochs 10".
+
+SHELL := /bin/bash
+PYTHON ?=
+GPU ?=
+ARGS ?=
+
+VENV := .venv
+LOCK := $(if $(GPU),requirements-gpu.lock,requirements.lock)
+READY := $(VENV)/ready-$(LOCK)
+PY := $(VENV)/bin/python
+
+# $(call require,NAME): the variable must be given.
+require = $(if $($(1)),,$(error $(1) is missing: $(2)))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup phantoms tfrecords train-multigpu evaluate export serve predict demo \
+	test lint check format lock clean
+
+help:  ## Show this list.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
+
+setup: $(READY)  ## Make .venv with the locked packages (GPU=1: with CUDA libraries).
+
+phantoms: $(READY)  ## Draw CT phantoms: OUT=dir
+	$(call require,OUT,folder to write to)
+	$(PY) -m preprocessing phantoms --out "$(OUT)" $(ARGS)
+
+tfrecords: $(READY)  ## Slices and masks to TFRecords: IMAGES=dir MASKS=dir OUT=dir
+	$(call require,IMAGES,folder of slices)$(call require,MASKS,folder of masks)$(call require,OUT,folder to write to)
+	$(PY) -m preprocessing tfrecords --images "$(IMAGES)" --masks "$(MASKS)" --out "$(OUT)" $(ARGS)
+
+train-multigpu: $(READY)  ## Train on every GPU: DATA=dir OUT=dir
+	$(call require,DATA,folder that `make tfrecords` wrote)$(call require,OUT,folder of the run)
+	$(PY) -m trainer train --data "$(DATA)" --out "$(OUT)" $(ARGS)
+
+evaluate: $(READY)  ## Measure the best epoch of a run: RUN=dir OUT=dir
+	$(call require,RUN,folder that `make train-multigpu` wrote)$(call require,OUT,folder to write to)
+	$(PY) -m trainer evaluate --run "$(RUN)" --out "$(OUT)" $(ARGS)
+
+export: $(READY)  ## Best epoch of a run to a SavedModel: RUN=dir MODEL=dir
+	$(call require,RUN,folder that `make train-multigpu` wrote)$(call require,MODEL,folder of the versions of the model)
+	$(PY) -m trainer export --run "$(RUN)" --out "$(MODEL)" $(ARGS)
+
+serve: $(READY)  ## Serve a model for development: MODEL=dir
+	$(call require,MODEL,folder that `make export` wrote)
+	$(PY) -m serving serve --model_base_path "$(MODEL)" $(ARGS)
+
+predict: $(READY)  ## Masks of a slice or a folder, over gRPC: INPUT=path OUT=dir
+	$(call require,INPUT,a slice or a folder of slices)
+	$(PY) -m serving predict "$(INPUT)" --out "$(or $(OUT),runs/predictions)" $(ARGS)
+
+demo: $(READY)  ## The whole road on phantoms, or on IMAGES=dir MASKS=dir; OUT=runs/demo
+	$(PY) -m serving demo --out "$(or $(OUT),runs/demo)" $(if $(IMAGES),--images "$(IMAGES)") $(if $(MASKS),--masks "$(MASKS)") $(ARGS)
+
+test: $(READY)  ## Run the tests.
+	$(PY) -m pytest $(ARGS)
+
+lint: $(READY)  ## Check format, style and types.
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+check: lint test  ## Everything that CI checks, but for the demo.
+
+format: $(READY)  ## Format the code.
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+lock: $(READY)  ## Lock the newest versions that setup.py allows, with hashes.
+	$(call lock_with,requirements.lock,)
+	$(call lock_with,requirements-gpu.lock,--extra gpu --constraint requirements.lock)
+
+clean:  ## Remove .venv and caches; runs/ stays.
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info build
+
+# $(call lock_with,FILE,FLAGS)
+lock_with = $(PY) -m uv pip compile setup.py --upgrade --universal --python-version 3.11 \
+	--generate-hashes --no-header --quiet --extra preprocessing --extra trainer --extra serving \
+	--extra dev $(2) --output-file $(1)
+
+SUPPORTED := 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))'
+
+# Sets $$python to a supported interpreter: the one named, or the first that is found.
+find_python = for python in $(or $(PYTHON),python3.11 python3.12 python3.13 python3); do \
+		"$$python" -c $(SUPPORTED) 2>/dev/null && break; python=; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo "$(if $(PYTHON),PYTHON=$(PYTHON) is no,found no) Python 3.11 to 3.13: install one" \
+			"(Debian, Ubuntu: apt install python3.11 python3.11-venv) or name it with PYTHON=path" >&2; \
+		exit 1; \
+	fi
+
+# The stamp is made last, so a set-up that was stopped is done again.
+$(READY): $(LOCK) setup.py
+	@$(find_python); \
+	if ! $(PY) -c $(SUPPORTED) 2>/dev/null; then \
+		echo "making $(VENV) with $$($$python --version) and the packages of $(LOCK) (some minutes)"; \
+		rm -rf $(VENV); \
+		$$python -m venv $(VENV) || { rm -rf $(VENV); echo "$$python cannot make a virtual" \
+			"environment: install its venv module (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }; \
+	fi
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@rm -f $(VENV)/ready-* && touch $@
