@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import BmpImagePlugin, Image, PngImagePlugin
 
+from preprocessing import png
 from preprocessing.spec import IMAGE_SPEC, MASK_FILE_FOREGROUND, MAX_PIXELS
 
 MAX_FILE_BYTES = 4 * MAX_PIXELS + 2**20
@@ -21,7 +22,8 @@ MAX_FILE_BYTES = 4 * MAX_PIXELS + 2**20
 _PALETTE_BITS = (1, 4, 8)
 _UNCOMPRESSED = 0
 _BMP_MAGIC = b"BM"
-_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_OS2_HEADER_BYTES = 12
+_HEADER_BYTES = (_OS2_HEADER_BYTES, 40, 52, 56, 64, 108, 124)
 _PNG_END = b"IEND"
 _DICOM_MAGIC_OFFSET = 128
 _MEND = "export it again as an 8-bit grayscale BMP or PNG"
@@ -120,7 +122,7 @@ def decode_slice(data: bytes, *, source: str) -> npt.NDArray[np.uint8]:
     try:
         if data.startswith(_BMP_MAGIC):
             return _decode_bmp(data)
-        if data.startswith(_PNG_MAGIC):
+        if data.startswith(png.SIGNATURE):
             return _decode_png(data)
         raise _RefusedError(f"{_what_it_is(data)}; {_MEND}")
     except _RefusedError as error:
@@ -207,9 +209,9 @@ class _BmpHeader:
 
     def __init__(self, data: bytes) -> None:
         """Reads them; raises struct.error if `data` ends too early."""
-        self.pixel_offset, header_bytes = struct.unpack_from("<II", data, 10)
-        self.palette_offset = 14 + header_bytes
-        if header_bytes == 12:  # OS/2 1.x
+        self.pixel_offset, self.header_bytes = struct.unpack_from("<II", data, 10)
+        self.palette_offset = 14 + self.header_bytes
+        if self.header_bytes == _OS2_HEADER_BYTES:
             self.width, height, _, self.bits = struct.unpack_from("<HHHH", data, 18)
             self.compression, num_colors, self.palette_entry_bytes = _UNCOMPRESSED, 0, 3
         else:
@@ -227,6 +229,11 @@ def _decode_palette_bmp(data: bytes, header: _BmpHeader) -> npt.NDArray[np.uint8
 
     Not left to Pillow, which guesses from a palette of two colors that there is one bit a pixel.
     """
+    if header.header_bytes not in _HEADER_BYTES or header.pixel_offset < header.palette_offset:
+        raise _RefusedError(
+            f"is a damaged BMP: it says that its header has {header.header_bytes} bytes and that "
+            f"its pixels begin at byte {header.pixel_offset}; copy it again, or {_MEND}"
+        )
     row_bytes = (header.width * header.bits + 31) // 32 * 4
     expected_bytes = header.pixel_offset + row_bytes * header.height
     if len(data) < expected_bytes:
@@ -253,7 +260,7 @@ def _unpack(packed: npt.NDArray[np.uint8], *, bits: int) -> npt.NDArray[np.uint8
 
 def _bmp_palette(data: bytes, header: _BmpHeader) -> npt.NDArray[np.uint8]:
     """Gives [colors, 3]; blue, green, red."""
-    room = max(0, header.pixel_offset - header.palette_offset) // header.palette_entry_bytes
+    room = (header.pixel_offset - header.palette_offset) // header.palette_entry_bytes
     num_colors = min(header.num_colors, room, 2**header.bits)
     entries = np.frombuffer(
         data, np.uint8, num_colors * header.palette_entry_bytes, header.palette_offset

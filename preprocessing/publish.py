@@ -6,6 +6,7 @@ only.
 
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,8 +29,8 @@ def sync(path: Path) -> None:
 def whole_file(path: Path) -> Iterator[Path]:
     """Gives a path to write to; the file takes its real name when the block ends well.
 
-    The file aside has a name of this process, so two writers of one file do not mix, and the same
-    ending as the real one, because libraries choose a format by it.
+    The file aside has a name that nobody else uses, so two writers of one file do not mix, and the
+    same ending as the real one, because libraries choose a format by it.
 
     Args:
         path: where the file is to stand; its folder is made. An older file is replaced.
@@ -41,7 +42,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         OSError: if the file cannot be written; then an older file is left as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    aside = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.partial{path.suffix}")
     try:
         yield aside
         sync(aside)

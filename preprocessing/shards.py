@@ -2,11 +2,9 @@
 
 import hashlib
 import math
-import os
 import struct
-import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +16,7 @@ import numpy.typing as npt
 from preprocessing.bmp import UnreadableImageError, read_mask, read_slice
 from preprocessing.manifest import RefusedFile, Shard
 from preprocessing.pairing import Pair, sort_by_hash
+from preprocessing.publish import whole_file
 from preprocessing.records import encode_example
 from preprocessing.spec import SPLITS, TRAIN_SPLIT
 
@@ -132,7 +131,8 @@ def plan_shards(
         num_shards: of the training split; validation gets its share of them. None: from the sizes.
 
     Returns:
-        The plans of all splits. No shard is empty, and shards of a split are equal to one slice.
+        The plans of all splits. No shard is empty, and the shards of a split differ by one
+        slice at most.
     """
     by_slice_id = {pair.slice_id: pair for pair in pairs}
     slice_ids = {
@@ -187,20 +187,22 @@ def write_shard(plan: ShardPlan, *, images: str, masks: str, folder: str) -> Sha
     Raises:
         ShardWriteError: if the shard cannot be written; nothing is left under its name.
     """
-    # Two workers may try the same shard at once, so each writes under a name of its own.
-    aside = Path(folder) / f"{plan.filename}.{uuid.uuid4().hex}.partial"
-    tally = _Tally()
+    path, tally = Path(folder) / plan.filename, _Tally()
+    progress_path = path.with_name(f"{path.name}{PROGRESS_SUFFIX}")
     try:
-        with aside.open("wb") as file, _progress_file(plan, folder) as progress:
-            for record in _encode_pairs(plan, images=Path(images), masks=Path(masks), tally=tally):
+        with (
+            progress_path.open("wb", buffering=0) as progress,
+            whole_file(path) as aside,
+            aside.open("wb") as file,
+        ):
+            for pair in plan.pairs:
+                record = _encode_pair(
+                    pair, plan=plan, images=Path(images), masks=Path(masks), tally=tally
+                )
                 if record:
                     tally.count_record(_write_record(file, record))
                 progress.write(b".")
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(Path(folder) / plan.filename)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise ShardWriteError(
             f"cannot write {plan.filename} in {folder}: {error.strerror or error}; "
             "make room or choose another --out, then run again"
@@ -236,21 +238,19 @@ class _Tally:
         self.sha256.update(framed)
 
 
-def _encode_pairs(
-    plan: ShardPlan, *, images: Path, masks: Path, tally: _Tally
-) -> Iterator[bytes | None]:
-    """Gives a record for each pair, or None where the pair is refused."""
-    for pair in plan.pairs:
-        image, mask, refused = _read_pair(pair, images=images, masks=masks)
-        if image is None or mask is None or refused:
-            tally.refused.extend(refused)
-            yield None
-            continue
-        patient_id = plan.patients.get(pair.slice_id, "")
-        if patient_id:
-            tally.patients[patient_id] += 1
-        tally.sums += _sum_pixels(image, mask)
-        yield encode_example(image=image, mask=mask, slice_id=pair.slice_id, patient_id=patient_id)
+def _encode_pair(
+    pair: Pair, *, plan: ShardPlan, images: Path, masks: Path, tally: _Tally
+) -> bytes | None:
+    """Gives the record of a pair, or None if it is refused; the tally is told of either."""
+    image, mask, refused = _read_pair(pair, images=images, masks=masks)
+    if image is None or mask is None or refused:
+        tally.refused.extend(refused)
+        return None
+    patient_id = plan.patients.get(pair.slice_id, "")
+    if patient_id:
+        tally.patients[patient_id] += 1
+    tally.sums += _sum_pixels(image, mask)
+    return encode_example(image=image, mask=mask, slice_id=pair.slice_id, patient_id=patient_id)
 
 
 def _read_pair(
@@ -289,11 +289,6 @@ def _sum_pixels(image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> Pi
         gray_value_square_sum=int((wide * wide).sum(dtype=np.uint64)),
         num_lung_pixels=int(np.count_nonzero(mask)),
     )
-
-
-def _progress_file(plan: ShardPlan, folder: str) -> BinaryIO:
-    path = Path(folder) / f"{plan.filename}{PROGRESS_SUFFIX}"
-    return path.open("wb", buffering=0)
 
 
 def _write_record(file: BinaryIO, record: bytes) -> bytes:

@@ -13,6 +13,7 @@ import jinja2
 from preprocessing.publish import write_text
 
 FILENAME = "report.html"
+STAGES_FILENAME = "stages.json"
 NUM_OVERLAYS = 12
 
 
@@ -33,7 +34,7 @@ class Stage:
 def write_report(
     out: Path, *, stages: Sequence[Stage], slice_ids: Sequence[str], num_equal: int
 ) -> Path:
-    """Writes the page of a demo.
+    """Writes the page of a demo, and the seconds of its stages as ``stages.json``.
 
     Args:
         out: the demo's folder, with ``dataset``, ``run``, ``evaluation`` and ``predictions``.
@@ -69,6 +70,8 @@ def write_report(
             for slice_id in _spread(_with_lung(evaluation["by_slice"]), NUM_OVERLAYS)
         ],
     )
+    seconds = {stage.name: round(stage.seconds, 2) for stage in stages}
+    write_text(out / STAGES_FILENAME, json.dumps(seconds, indent=2) + "\n")
     write_text(out / FILENAME, page)
     return out / FILENAME
 

@@ -159,6 +159,13 @@ def test_a_file_cut_anywhere_is_refused(kind):
     assert f"truncated {kind}" in reason_of(data[:20])
 
 
+@pytest.mark.parametrize(("at", "header_bytes"), [(14, 0), (14, 2**32 - 1), (10, 30)])
+def test_bmp_whose_header_cannot_be_as_long_as_it_says_is_refused(at, header_bytes):
+    data = bytearray(palette_bmp(GRAY, GRAY_PALETTE))
+    data[at : at + 4] = struct.pack("<I", header_bytes)
+    assert "is a damaged BMP: it says that its header has" in reason_of(bytes(data))
+
+
 def test_truncated_bmp_says_how_many_bytes_are_missing():
     data = palette_bmp(GRAY, GRAY_PALETTE)
     assert f"it has {len(data) - 3} bytes; expected {len(data)} for 7 x 5 px" in reason_of(

@@ -1,0 +1,133 @@
+"""Who may import whom: data flows right, imports point left, and only at contracts."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+STAGES = ("preprocessing", "trainer", "serving")
+
+CONTRACTS = {
+    "preprocessing": set(),
+    "trainer": {
+        "preprocessing.manifest",
+        "preprocessing.publish",
+        "preprocessing.records",
+        "preprocessing.spec",
+    },
+    "serving": {
+        "preprocessing.bmp",
+        "preprocessing.publish",
+        "preprocessing.spec",
+        "trainer.signature",
+    },
+}
+"""What a stage may import of the stages before it."""
+
+HOMES = {
+    "apache_beam": {"preprocessing/pipeline.py", "preprocessing/__main__.py"},
+    "argparse": {"preprocessing/__main__.py", "trainer/__main__.py", "serving/__main__.py"},
+    "grpc": {"serving/client.py", "serving/embedded/server.py", "serving/embedded/servicers.py"},
+}
+"""Libraries that only some files may import."""
+
+
+def modules() -> list[Path]:
+    return [path for stage in STAGES for path in sorted((ROOT / stage).rglob("*.py"))]
+
+
+def imports_of(path: Path) -> set[str]:
+    """Gives the dotted names of all modules that a file imports, at its top or in functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def breaches(stage: str, imported: set[str]) -> set[str]:
+    """Gives the imports from other stages that are no contracts."""
+    foreign = {
+        name for name in imported if name.split(".")[0] in STAGES and name.split(".")[0] != stage
+    }
+    allowed = CONTRACTS[stage]
+    return {
+        name
+        for name in foreign
+        if name not in allowed
+        and not any(name.startswith(f"{contract}.") for contract in allowed)
+        # `from preprocessing import spec` names the package too
+        and not any(contract.startswith(f"{name}.") for contract in allowed & imported)
+    }
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_module_imports_other_stages_only_at_contracts(path):
+    stage = path.relative_to(ROOT).parts[0]
+    assert not breaches(stage, imports_of(path))
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_library_with_a_home_is_imported_there_only(path):
+    name = path.relative_to(ROOT).as_posix()
+    tops = {imported.split(".")[0] for imported in imports_of(path)}
+    for library, homes in HOMES.items():
+        assert library not in tops or name in homes, f"{name} imports {library}"
+
+
+@pytest.mark.parametrize(
+    ("stage", "imported"),
+    [
+        ("preprocessing", {"trainer.config"}),
+        ("trainer", {"serving.client"}),
+        ("trainer", {"preprocessing.pipeline"}),
+        ("trainer", {"preprocessing", "preprocessing.pairing"}),
+        ("serving", {"trainer.model"}),
+    ],
+)
+def test_check_of_imports_can_fail(stage, imported):
+    assert breaches(stage, imported)
+
+
+def test_only_the_distribution_module_names_tf_distribute_classes():
+    for path in (ROOT / "trainer").glob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        named = {
+            ast.unparse(node)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and ast.unparse(node).startswith("tf.distribute.")
+        }
+        if path.name != "distribution.py":
+            assert named <= {"tf.distribute.Strategy"}, path  # the type of an argument
+
+
+def test_package_files_are_empty():
+    for path in ROOT.glob("*/__init__.py"):
+        assert path.read_text() == "", path
+    assert (ROOT / "serving" / "embedded" / "__init__.py").read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("preprocessing.spec", {"numpy"}),
+        ("preprocessing.manifest", {"numpy"}),
+        ("preprocessing.publish", {"numpy"}),
+        ("preprocessing.records", {"tensorflow", "apache_beam"}),
+        ("preprocessing.bmp", {"tensorflow", "apache_beam"}),
+        ("trainer.signature", {"numpy", "tensorflow"}),
+        ("serving.client", {"tensorflow.python", "apache_beam", "keras"}),
+    ],
+)
+def test_contract_loads_nothing_heavy(module, heavy):
+    code = (
+        f"import sys, {module}; found = {heavy!r} & set(sys.modules); "
+        "sys.exit(f'loaded {found}' if found else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
