@@ -6,13 +6,9 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from preprocessing.config import (
-    DEFAULT_PATIENT_PATTERN,
-    DEFAULT_RUNNER,
-    SPLIT_BY_CHOICES,
-    TfrecordsConfig,
-)
+from preprocessing.config import SPLIT_BY_CHOICES, TfrecordsConfig
 from preprocessing.refusals import describe_refused
 from preprocessing.shards import ShardWriteError
 
@@ -37,14 +33,13 @@ Apache Beam's own options go after `--`:
 def main(argv: Sequence[str]) -> int:
     """Runs a verb and gives the exit status."""
     own, beam_options = _cut_at_separator(argv)
-    arguments = build_parser().parse_args(own)
+    flags = vars(build_parser().parse_args(own))
+    run = {"tfrecords": _tfrecords, "phantoms": _phantoms}[flags.pop("verb")]
     # Beam speaks through many loggers, its root one too; only ours are for the user.
     logging.basicConfig(level=logging.CRITICAL, format="%(levelname)s: %(message)s")
     logging.getLogger("preprocessing").setLevel(logging.INFO)
     try:
-        if arguments.verb == "tfrecords":
-            return _tfrecords(arguments, beam_options)
-        return _phantoms(arguments, beam_options)
+        return run(flags, beam_options)
     except (ValueError, OSError, ShardWriteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -53,9 +48,8 @@ def main(argv: Sequence[str]) -> int:
         return 130
 
 
-def _tfrecords(arguments: argparse.Namespace, beam_options: Sequence[str]) -> int:
-    fields = {name: value for name, value in vars(arguments).items() if name != "verb"}
-    config = TfrecordsConfig(**fields, beam_options=tuple(beam_options))
+def _tfrecords(flags: dict[str, Any], beam_options: Sequence[str]) -> int:
+    config = TfrecordsConfig(**flags, beam_options=tuple(beam_options))
     from preprocessing import pipeline  # Beam takes seconds to load; --help should not.
 
     summary = pipeline.run(config, is_terminal=sys.stderr.isatty())
@@ -79,13 +73,12 @@ def _tfrecords(arguments: argparse.Namespace, beam_options: Sequence[str]) -> in
     return 0
 
 
-def _phantoms(arguments: argparse.Namespace, beam_options: Sequence[str]) -> int:
+def _phantoms(flags: dict[str, Any], beam_options: Sequence[str]) -> int:
     if beam_options:
         raise ValueError("`phantoms` takes nothing after `--`; only `tfrecords` runs on Beam")
     from preprocessing.phantoms import PhantomsConfig, write_phantoms
 
-    fields = {name: value for name, value in vars(arguments).items() if name != "verb"}
-    config = PhantomsConfig(**fields)
+    config = PhantomsConfig(**flags)
     print(f"{config.out}: {write_phantoms(config)} pairs in images/ and masks/")
     return 0
 
@@ -139,19 +132,19 @@ def _add_tfrecords(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
     verb.add_argument(
         "--validation-fraction",
         type=float,
-        default=0.15,
+        default=TfrecordsConfig.validation_fraction,
         metavar="SHARE",
         help="at least this share of the slices is for validation (default: %(default)s)",
     )
     verb.add_argument(
         "--split-by",
         choices=SPLIT_BY_CHOICES,
-        default=SPLIT_BY_CHOICES[0],
+        default=TfrecordsConfig.split_by,
         help="what is kept together in one split (default: %(default)s)",
     )
     verb.add_argument(
         "--patient-pattern",
-        default=DEFAULT_PATIENT_PATTERN,
+        default=TfrecordsConfig.patient_pattern,
         metavar="REGEX",
         help="regular expression with a group named patient_id, searched in the path of a slice "
         "below --images, without extension; folder per patient: '^(?P<patient_id>[^/]+)/' "
@@ -160,14 +153,14 @@ def _add_tfrecords(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
     verb.add_argument(
         "--seed",
         type=int,
-        default=0,
+        default=TfrecordsConfig.seed,
         metavar="N",
         help="another seed gives another split and order (default: %(default)s)",
     )
     verb.add_argument(
         "--max-refused-fraction",
         type=float,
-        default=0.01,
+        default=TfrecordsConfig.max_refused_fraction,
         metavar="SHARE",
         help="fail if a larger share of the slices is refused (default: %(default)s)",
     )
@@ -179,7 +172,7 @@ def _add_tfrecords(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     verb.add_argument(
         "--runner",
-        default=DEFAULT_RUNNER,
+        default=TfrecordsConfig.runner,
         metavar="NAME",
         help="Apache Beam's engine (default: %(default)s, this machine with all its cores)",
     )

@@ -16,6 +16,9 @@ from PIL import BmpImagePlugin, Image, PngImagePlugin
 from preprocessing import png
 from preprocessing.spec import IMAGE_SPEC, MASK_FILE_FOREGROUND, MAX_PIXELS
 
+IMAGE_SUFFIXES = (".bmp", ".dib", ".png")
+"""Names that are taken for slices or masks, whatever their case; content decides the format."""
+
 MAX_FILE_BYTES = 4 * MAX_PIXELS + 2**20
 """The largest slice that passes the limit on pixels, at 32 bits a pixel, and room for a header."""
 

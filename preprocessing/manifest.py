@@ -7,7 +7,7 @@ and never from a glob. This is a contract: ``trainer`` reads it too. Standard li
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -59,7 +59,7 @@ class RefusedFile:
     """An input that is not in the dataset, and why."""
 
     file: str
-    """Path as found."""
+    """``images/`` or ``masks/``, and the path below that folder."""
 
     reason: str
     """What was received, what was expected, and the mend."""
@@ -101,7 +101,7 @@ class DatasetManifest:
     split_by: str
     """``patient``, or ``slice`` when no patient id could be derived."""
 
-    spec: ImageSpec = field(default=IMAGE_SPEC)
+    spec: ImageSpec = IMAGE_SPEC
     """What the pixels of a record are."""
 
     def to_json(self) -> str:

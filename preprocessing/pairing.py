@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from preprocessing.bmp import IMAGE_SUFFIXES
 from preprocessing.config import (
     BY_PATIENT,
     BY_SLICE,
@@ -18,9 +19,6 @@ from preprocessing.config import (
 from preprocessing.errors import PreprocessingError
 from preprocessing.manifest import RefusedFile
 from preprocessing.spec import TRAIN_SPLIT, VALIDATION_SPLIT
-
-IMAGE_SUFFIXES = (".bmp", ".dib", ".png")
-"""Names that are taken for slices or masks, whatever their case; content decides the format."""
 
 _NUM_SHOWN = 3
 
@@ -94,7 +92,9 @@ def find_files(folder: Path, *, flag: str, leave_out: Path) -> FoundFiles:
                 f"{folder} holds both {by_slice_id[slice_id].path} and {relative}; expected one "
                 "file of each name, whatever its extension; remove or rename one of them"
             )
-        by_slice_id[slice_id] = FoundFile(path=relative, num_bytes=path.stat().st_size)
+        # A link to nowhere counts as 0 bytes here; the worker that reads it says what it is.
+        num_bytes = path.stat().st_size if path.exists() else 0
+        by_slice_id[slice_id] = FoundFile(path=relative, num_bytes=num_bytes)
     if not by_slice_id:
         raise PreprocessingError(
             f"{flag} {folder} holds no BMP or PNG file ({_describe(skipped)}); "

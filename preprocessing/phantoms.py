@@ -165,8 +165,7 @@ def write_phantoms(config: PhantomsConfig) -> int:
         for patient_index in tqdm(patients, desc="phantoms", unit="patient", disable=None):
             _write_patient(folder, config, patient_index=patient_index)
         _write_settings(folder / SETTINGS_FILENAME, config)
-    num_pairs = config.num_patients * config.slices_per_patient
-    return num_pairs
+    return config.num_patients * config.slices_per_patient
 
 
 def _make_way(out: Path) -> None:

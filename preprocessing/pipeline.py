@@ -25,11 +25,7 @@ from preprocessing.pairing import (
 )
 from preprocessing.progress import show_progress
 from preprocessing.refusals import check_refused, check_splits, refused_list
-from preprocessing.shards import (
-    ShardPlan,
-    plan_shards,
-    try_write_shard,
-)
+from preprocessing.shards import ShardPlan, plan_shards, try_write_shard
 from preprocessing.spec import SPLITS
 from preprocessing.staging import replace_output, staging_folder
 
@@ -99,7 +95,7 @@ def run(config: TfrecordsConfig, *, is_terminal: bool = False) -> RunSummary:
     """
     started = time.monotonic()
     options = beam_options(config)
-    out = Path(os.path.abspath(config.out)).resolve()
+    out = config.out.resolve()
     with staging_folder(out, overwrite=config.overwrite) as staging:
         inputs = find_inputs(config)
         _log_start(config, inputs)
@@ -171,10 +167,11 @@ def beam_options(config: TfrecordsConfig) -> PipelineOptions:
     """Gives Beam's options.
 
     Raises:
-        PreprocessingError: if Beam would ignore one of them.
+        PreprocessingError: if this process does the work and Beam would ignore one of them.
     """
     flags = list(config.beam_options)
     if config.runner.lower() not in IN_PROCESS_RUNNERS:
+        # Not checked: what the options of another engine mean may be known to its server only.
         return PipelineOptions([f"--runner={config.runner}", *flags])
     num_workers = len(os.sched_getaffinity(0))
     options = PipelineOptions(

@@ -76,7 +76,9 @@ def staging_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
             _clear(staging)
             yield staging
         finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            # Once it is published, a folder of this name is that of another run.
+            if _is_named(descriptor, staging):
+                shutil.rmtree(staging, ignore_errors=True)
     finally:
         os.close(descriptor)
 
@@ -120,8 +122,16 @@ def _lock(descriptor: int, staging: Path, out: Path) -> None:
     except BlockingIOError as error:
         raise PreprocessingError(busy) from error
     # Between the opening and the lock, another run may have published this very folder.
-    if not staging.exists() or not os.path.samestat(os.fstat(descriptor), staging.stat()):
+    if not _is_named(descriptor, staging):
         raise PreprocessingError(busy)
+
+
+def _is_named(descriptor: int, path: Path) -> bool:
+    """Tells whether an open folder is the one that has this name now."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _old(out: Path) -> Path:

@@ -15,7 +15,7 @@ from serving.config import PredictConfig, ServeConfig
 from serving.errors import ServingError
 from trainer.signature import SIGNATURES
 
-if TYPE_CHECKING:  # the real import loads gRPC, which `--help` and `predict` can do without
+if TYPE_CHECKING:  # the real import loads the engine, which the other verbs can do without
     from serving.embedded.server import EmbeddedServer
 
 READY = "READY"
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     run = {"serve": _serve, "predict": _predict, "demo": _demo}[verb]
     try:
         return run(arguments)
-    except (ServingError, ValueError) as error:
+    except (ServingError, ValueError, OSError) as error:
         return _fail(str(error))
 
 

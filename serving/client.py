@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serving import codec
-from serving.config import check_target
+from serving.config import DEFAULT_TIMEOUT_S, check_target
 from serving.errors import (
     CallError,
     DeadlineExceededError,
@@ -28,7 +28,6 @@ from trainer.signature import (
     PROBABILITY,
 )
 
-DEFAULT_TIMEOUT_S = 30.0
 MAX_MESSAGE_BYTES = 256 * 2**20
 """gRPC's own limit of 4 MiB is below one answer of 1024x1024 probabilities."""
 
@@ -223,13 +222,13 @@ class SegmentationClient:
             kind = DeadlineExceededError
             message = (
                 f"{self.target} gave no answer within {self._timeout_s:g} s; "
-                "give it longer with --timeout_s, or check its load"
+                "give it longer with --timeout-s, or check its load"
             )
         elif code is grpc.StatusCode.NOT_FOUND:
             kind = ModelNotFoundError
             message = (
                 f"{self.target} serves no model {model} ({details}); "
-                "check --model_name and --model_version against what the server printed"
+                "check --model-name and --model-version against what the server printed"
             )
         elif code is grpc.StatusCode.FAILED_PRECONDITION or details.startswith(_WRONG_INPUTS):
             kind = SignatureError

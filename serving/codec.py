@@ -24,6 +24,7 @@ from trainer.signature import (
     PREDICTED_MASK,
     PREDICTED_MASK_BYTES,
     PROBABILITY,
+    Signature,
 )
 
 _OUTPUTS_FIELD = 1
@@ -41,14 +42,6 @@ class Answer:
 
     outputs: Mapping[str, tensors.Array]
     """Arrays by output key."""
-
-
-def model_spec(*, model_name: str, model_version: int | None, signature_name: str) -> Any:
-    """Gives the ``ModelSpec`` of a request; a version of None asks for the latest."""
-    spec = model_pb2.ModelSpec(name=model_name, signature_name=signature_name)
-    if model_version is not None:
-        spec.version.value = model_version
-    return spec
 
 
 def array_request(
@@ -74,15 +67,9 @@ def array_request(
     # [height, width] -> [batch, height, width, 1]
     for size in (1, *image.shape, 1):
         tensor.tensor_shape.dim.add(size=size)
-    request = predict_pb2.PredictRequest(output_filter=[output_key])
-    request.model_spec.CopyFrom(
-        model_spec(
-            model_name=model_name,
-            model_version=model_version,
-            signature_name=ARRAY_SIGNATURE.name,
-        )
-    )
+    request = _request(ARRAY_SIGNATURE, model_name=model_name, model_version=model_version)
     request.inputs[IMAGE.key].CopyFrom(tensor)
+    request.output_filter.append(output_key)
     return request
 
 
@@ -101,15 +88,9 @@ def encoded_request(data: bytes, *, model_name: str, model_version: int | None) 
         raise ValueError("there are no bytes to send; expected a whole PNG or BMP file")
     tensor = tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING, string_val=[data])
     tensor.tensor_shape.dim.add(size=1)
-    request = predict_pb2.PredictRequest(output_filter=[PREDICTED_MASK_BYTES.key])
-    request.model_spec.CopyFrom(
-        model_spec(
-            model_name=model_name,
-            model_version=model_version,
-            signature_name=ENCODED_SIGNATURE.name,
-        )
-    )
+    request = _request(ENCODED_SIGNATURE, model_name=model_name, model_version=model_version)
     request.inputs[IMAGE_BYTES.key].CopyFrom(tensor)
+    request.output_filter.append(PREDICTED_MASK_BYTES.key)
     return request
 
 
@@ -176,6 +157,16 @@ def mask_file_of(answer: Answer) -> bytes:
             f"{list(files.shape)}; expected one PNG file"
         )
     return bytes(files[0])
+
+
+def _request(signature: Signature, *, model_name: str, model_version: int | None) -> Any:
+    """Gives a ``PredictRequest`` without inputs; a version of None asks for the latest."""
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = model_name
+    request.model_spec.signature_name = signature.name
+    if model_version is not None:
+        request.model_spec.version.value = model_version
+    return request
 
 
 def _output(answer: Answer, key: str) -> tensors.Array:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from trainer.signature import ARRAY_SIGNATURE, DEFAULT_MODEL_NAME, SIGNATURES
 
+DEFAULT_TIMEOUT_S = 30.0
 LARGEST_PORT = 65535
 
 _TARGET = re.compile(r"\S+:\d{1,5}|unix:\S+")
@@ -73,7 +74,7 @@ class PredictConfig:
     signature: str = ARRAY_SIGNATURE.name
     """``serving_default`` sends pixels, ``encoded`` sends the file's own bytes."""
 
-    timeout_s: float = 30.0
+    timeout_s: float = DEFAULT_TIMEOUT_S
     """Seconds for each slice, retries included."""
 
     overlays: bool = True

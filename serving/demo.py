@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from preprocessing.bmp import read_mask
+from preprocessing.bmp import IMAGE_SUFFIXES, read_mask
 from preprocessing.publish import write_text
 from serving.errors import InputError, StageFailedError
 from serving.report import Stage, write_report
@@ -76,7 +76,7 @@ def run(config: DemoConfig) -> Path:
         The page with all that came of it.
 
     Raises:
-        InputError: if ``config.out`` holds something that is no demo.
+        InputError: if ``config.out`` holds something that is no demo, or the slices.
         StageFailedError: if a stage fails; it has said why itself.
     """
     out = config.out
@@ -128,6 +128,9 @@ def run(config: DemoConfig) -> Path:
 
 def _claim(config: DemoConfig) -> None:
     out = config.out
+    for folder in (config.images, config.masks):
+        if folder and folder.resolve().is_relative_to(out.resolve()):
+            raise InputError(f"{folder} lies in {out}, which the demo replaces; give another OUT")
     if out.exists():
         if any(out.iterdir()) and not (out / MARKER).is_file():
             raise InputError(f"{out} holds something that is no demo; give another OUT")
@@ -198,7 +201,7 @@ def _gather_validation_slices(out: Path, images: Path) -> list[str]:
     files = {
         path.relative_to(images).with_suffix("").as_posix(): path
         for path in images.rglob("*")
-        if path.is_file()
+        if path.suffix.lower() in IMAGE_SUFFIXES
     }
     for slice_id in slice_ids:
         source = files[slice_id]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from preprocessing.bmp import UnreadableImageError, decode_slice, read_slice
+from preprocessing.bmp import IMAGE_SUFFIXES, UnreadableImageError, decode_slice, read_slice
 from preprocessing.publish import write_bytes
 from preprocessing.spec import MASK_FILE_FOREGROUND
 from serving.client import SegmentationClient
@@ -32,9 +32,6 @@ from serving.results import SliceResult, Summary, write_summary
 from trainer.signature import ENCODED_SIGNATURE
 
 logger = logging.getLogger(__name__)
-
-SUFFIXES = frozenset({".bmp", ".dib", ".png"})
-"""Files of a folder that are taken for slices; their content decides what they are."""
 
 MASKS = "masks"
 OVERLAYS = "overlays"
@@ -85,30 +82,26 @@ def run(
     results: list[SliceResult] = []
     stopped = ""
     start = time.perf_counter()
-    with SegmentationClient(
-        config.target,
-        model_name=config.model_name,
-        model_version=config.model_version,
-        timeout_s=config.timeout_s,
-    ) as client:
-        try:
-            for result in _segment_all(progress(slices), client, config):
-                results.append(result)
-                if result.error:
-                    on_failure(result.error)
-        except CallError as error:
-            # What is done so far is still told below.
-            stopped = _stop_reason(error, num_left=len(slices) - len(results))
-        except OSError as error:
-            raise InputError(
-                f"{config.out} cannot be written: {error}; give another --out"
-            ) from error
+    try:
+        with SegmentationClient(
+            config.target,
+            model_name=config.model_name,
+            model_version=config.model_version,
+            timeout_s=config.timeout_s,
+        ) as client:
+            try:
+                for result in _segment_all(progress(slices), client, config):
+                    results.append(result)
+                    if result.error:
+                        on_failure(result.error)
+            except CallError as error:
+                # What is done so far is still told below.
+                stopped = _stop_reason(error, num_left=len(slices) - len(results))
         summary = Summary(results=results, seconds=time.perf_counter() - start, stopped=stopped)
         options = {
             **{key: _plain(value) for key, value in dataclasses.asdict(config).items()},
             "answered_version": client.answered_version,
         }
-    try:
         write_summary(config.out, summary, options=options)
     except OSError as error:
         raise InputError(f"{config.out} cannot be written: {error}; give another --out") from error
@@ -137,7 +130,7 @@ def find_slices(source: Path, *, out: Path) -> list[SliceFile]:
     paths = sorted(
         path
         for path in source.rglob("*")
-        if path.suffix.lower() in SUFFIXES
+        if path.suffix.lower() in IMAGE_SUFFIXES
         and path.is_file()
         and not path.resolve().is_relative_to(out.resolve())
     )

@@ -61,14 +61,18 @@ class Summary:
         """The slices without a mask."""
         return [result for result in self.results if result.error]
 
+    @property
+    def num_masks(self) -> int:
+        """Number of slices with a mask."""
+        return len(self.results) - len(self.failed)
+
     def figures(self) -> dict[str, float | int | None]:
         """Gives counts and times; a time is None where no mask was made."""
         times = sorted(r.milliseconds for r in self.results if r.milliseconds is not None)
-        num_masks = len(self.results) - len(self.failed)
         return {
-            "num_masks": num_masks,
+            "num_masks": self.num_masks,
             "num_failed": len(self.failed),
-            "slices_per_s": round(num_masks / self.seconds, 2) if self.seconds > 0 else None,
+            "slices_per_s": round(self.num_masks / self.seconds, 2) if self.seconds > 0 else None,
             "median_ms": round(statistics.median(times), 2) if times else None,
             "p95_ms": round(percentile(times, 0.95), 2) if times else None,
         }
@@ -76,7 +80,7 @@ class Summary:
     def to_text(self) -> str:
         """Gives the end of a run in a line or two."""
         figures = self.figures()
-        text = f"{_counted(int(figures['num_masks'] or 0), 'mask')} in {self.seconds:.1f} s"
+        text = f"{_counted(self.num_masks, 'mask')} in {self.seconds:.1f} s"
         if figures["median_ms"] is not None:
             text += (
                 f" ({figures['slices_per_s']} slices/s), "

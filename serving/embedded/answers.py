@@ -11,18 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from serving import tensors, wire
+from serving.embedded import codes
 from serving.embedded.engine import EngineError, SavedModelSession, TensorParseError
 from serving.protos import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 from trainer.signature import ARRAY_SIGNATURE
-
-OK = 0
-INVALID_ARGUMENT = 3
-DEADLINE_EXCEEDED = 4
-NOT_FOUND = 5
-FAILED_PRECONDITION = 9
-UNIMPLEMENTED = 12
-INTERNAL = 13
-"""Status codes as gRPC and TensorFlow number them."""
 
 _SIGNATURE_DEF = "signature_def"
 _OUTPUTS_FIELD = 1
@@ -77,7 +69,7 @@ def predict(model: ServedModel, request: Any, *, timeout_ms: int = 0) -> bytes:
     name = request.model_spec.signature_name or ARRAY_SIGNATURE.name
     signature = model.session.signatures.get(name)
     if signature is None:
-        raise RequestError(FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
+        raise RequestError(codes.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
     _check_inputs(signature, request.inputs)
     feeds = {
         signature.inputs[key].name: proto.SerializeToString()
@@ -90,7 +82,7 @@ def predict(model: ServedModel, request: Any, *, timeout_ms: int = 0) -> bytes:
         )
     except TensorParseError as error:
         alias = next(k for k, info in signature.inputs.items() if info.name == error.tensor_name)
-        raise RequestError(INVALID_ARGUMENT, f"tensor parsing error: {alias}") from error
+        raise RequestError(codes.INVALID_ARGUMENT, f"tensor parsing error: {alias}") from error
     except EngineError as error:
         raise RequestError(error.code, error.message) from error
     response = predict_pb2.PredictResponse()
@@ -114,14 +106,15 @@ def metadata(model: ServedModel, request: Any) -> Any:
         RequestError: with TensorFlow Serving's code and text.
     """
     if not request.HasField("model_spec"):
-        raise RequestError(INVALID_ARGUMENT, "Missing ModelSpec")
+        raise RequestError(codes.INVALID_ARGUMENT, "Missing ModelSpec")
     if not request.metadata_field:
         raise RequestError(
-            INVALID_ARGUMENT, "GetModelMetadataRequest must specify at least one metadata_field"
+            codes.INVALID_ARGUMENT,
+            "GetModelMetadataRequest must specify at least one metadata_field",
         )
     for field in request.metadata_field:
         if field != _SIGNATURE_DEF:
-            raise RequestError(INVALID_ARGUMENT, f"Metadata field {field} is not supported")
+            raise RequestError(codes.INVALID_ARGUMENT, f"Metadata field {field} is not supported")
     _check_model_spec(model, request)
     signatures = get_model_metadata_pb2.SignatureDefMap()
     for name, signature in model.session.signatures.items():
@@ -140,46 +133,46 @@ def status(model: ServedModel, request: Any) -> Any:
         RequestError: with TensorFlow Serving's code and text.
     """
     if not request.HasField("model_spec"):
-        raise RequestError(INVALID_ARGUMENT, "Missing ModelSpec")
+        raise RequestError(codes.INVALID_ARGUMENT, "Missing ModelSpec")
     spec = request.model_spec
     if spec.HasField("version"):
         if (spec.name, spec.version.value) != (model.name, model.version):
             raise RequestError(
-                NOT_FOUND, f"Could not find version {spec.version.value} of model {spec.name}"
+                codes.NOT_FOUND, f"Could not find version {spec.version.value} of model {spec.name}"
             )
     elif spec.name != model.name:
-        raise RequestError(NOT_FOUND, f"Could not find any versions of model {spec.name}")
+        raise RequestError(codes.NOT_FOUND, f"Could not find any versions of model {spec.name}")
     response = get_model_status_pb2.GetModelStatusResponse()
     version = response.model_version_status.add(
         version=model.version, state=get_model_status_pb2.ModelVersionStatus.AVAILABLE
     )
-    version.status.error_code = OK
+    version.status.error_code = codes.OK
     return response
 
 
 def _check_model_spec(model: ServedModel, request: Any) -> None:
     if not request.HasField("model_spec"):
-        raise RequestError(INVALID_ARGUMENT, "Missing ModelSpec")
+        raise RequestError(codes.INVALID_ARGUMENT, "Missing ModelSpec")
     spec = request.model_spec
     if not spec.name:
-        raise RequestError(INVALID_ARGUMENT, "ModelSpec has no name specified.")
+        raise RequestError(codes.INVALID_ARGUMENT, "ModelSpec has no name specified.")
     choice = spec.WhichOneof("version_choice")
     if choice == "version_label":
         raise RequestError(
-            INVALID_ARGUMENT, f"Unrecognized servable version label: {spec.version_label}"
+            codes.INVALID_ARGUMENT, f"Unrecognized servable version label: {spec.version_label}"
         )
     if choice == "version" and (spec.name, spec.version.value) != (model.name, model.version):
         wanted = f"Specific({spec.name}, {spec.version.value})"
-        raise RequestError(NOT_FOUND, f"Servable not found for request: {wanted}")
+        raise RequestError(codes.NOT_FOUND, f"Servable not found for request: {wanted}")
     if spec.name != model.name:
-        raise RequestError(NOT_FOUND, f"Servable not found for request: Latest({spec.name})")
+        raise RequestError(codes.NOT_FOUND, f"Servable not found for request: Latest({spec.name})")
 
 
 def _check_inputs(signature: Any, inputs: Iterable[str]) -> None:
     sent, expected = set(inputs), set(signature.inputs)
     if len(sent) != len(expected):
         raise RequestError(
-            INVALID_ARGUMENT,
+            codes.INVALID_ARGUMENT,
             f"input size does not match signature: {len(sent)}!={len(expected)} "
             f"len({_set(sent)}) != len({_set(expected)}). "
             f"Sent extra: {_set(sent - expected)}. "
@@ -187,7 +180,7 @@ def _check_inputs(signature: Any, inputs: Iterable[str]) -> None:
         )
     for key in sorted(sent - expected):
         raise RequestError(
-            INVALID_ARGUMENT,
+            codes.INVALID_ARGUMENT,
             f"input tensor alias not found in signature: {key}. "
             f"Inputs expected to be in the set {_set(expected)}.",
         )
@@ -198,12 +191,12 @@ def _output_keys(signature: Any, output_filter: Iterable[str]) -> list[str]:
     for key in output_filter:
         if key not in signature.outputs:
             raise RequestError(
-                INVALID_ARGUMENT,
+                codes.INVALID_ARGUMENT,
                 f"output tensor alias not found in signature: {key} "
                 f"Outputs expected to be in the set {_set(signature.outputs)}.",
             )
         if key in keys:
-            raise RequestError(INVALID_ARGUMENT, f"duplicate output tensor alias: {key}")
+            raise RequestError(codes.INVALID_ARGUMENT, f"duplicate output tensor alias: {key}")
         keys.append(key)
     return keys or sorted(signature.outputs)
 

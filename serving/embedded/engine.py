@@ -13,6 +13,7 @@ import importlib.util
 import logging
 import os
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from ctypes import POINTER, c_char_p, c_int, c_int64, c_size_t, c_void_p
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from serving.embedded import codes
 from serving.protos import config_pb2, meta_graph_pb2, types_pb2
 from serving.tensors import Array, numpy_dtype
 
@@ -28,7 +30,6 @@ logger = logging.getLogger(__name__)
 
 _LIBRARY = "libtensorflow_cc.so.2"
 _SERVE_TAG = b"serve"
-_OK = 0
 _TSTRING_BYTES = 24
 _VARIABLE_OPS = frozenset({"VarHandleOp", "VariableV2", "Variable"})
 _STDERR = 2
@@ -110,7 +111,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
 
 
 class SavedModelSession:
-    """One loaded SavedModel. ``run`` may be called from many threads at once.
+    """One loaded SavedModel; its methods may be called from many threads at once.
 
     Attributes:
         signatures: the SavedModel's ``SignatureDef`` messages by name.
@@ -122,6 +123,9 @@ class SavedModelSession:
         Raises:
             EngineError: if TensorFlow cannot load it.
         """
+        self._runs = threading.Condition()
+        self._num_runs = 0
+        self._is_closed = False
         with _native_stderr_kept_back():
             self._lib = _load_library()
             self._graph = self._lib.TF_NewGraph()
@@ -135,7 +139,9 @@ class SavedModelSession:
         if _has_variables(meta_graph) and not variables.is_file():
             # TensorFlow loads such a model without a word, and then every call fails.
             self.close()
-            raise EngineError(5, f"{variables} is missing, but the graph has variables")
+            raise EngineError(
+                codes.NOT_FOUND, f"{variables} is missing, but the graph has variables"
+            )
 
     def run(
         self, feeds: Mapping[str, bytes], fetches: Sequence[str], *, timeout_ms: int = 0
@@ -154,11 +160,11 @@ class SavedModelSession:
             TensorParseError: if what is fed is no tensor.
             EngineError: with TensorFlow's own code and text.
         """
-        inputs = (_Output * len(feeds))(*(self._endpoint(name) for name in feeds))
-        outputs = (_Output * len(fetches))(*(self._endpoint(name) for name in fetches))
         results: Any = (c_void_p * len(fetches))()
         options = config_pb2.RunOptions(timeout_in_ms=timeout_ms).SerializeToString()
-        with ExitStack() as stack:
+        with self._running(), ExitStack() as stack:
+            inputs = (_Output * len(feeds))(*(self._endpoint(name) for name in feeds))
+            outputs = (_Output * len(fetches))(*(self._endpoint(name) for name in fetches))
             values = (c_void_p * len(feeds))()
             for index, (name, proto) in enumerate(feeds.items()):
                 values[index] = self._tensor(name, proto)
@@ -175,12 +181,32 @@ class SavedModelSession:
             return [self._array(result) for result in results]
 
     def close(self) -> None:
-        """Gives the model's memory back; no call may be running."""
+        """Cancels what runs, and gives the model's memory back; ``run`` fails from then on."""
+        with self._runs:
+            if self._is_closed:
+                return
+            self._is_closed = True
         with self._status() as status:
             self._lib.TF_CloseSession(self._session, status)
+        with self._runs:
+            self._runs.wait_for(lambda: self._num_runs == 0)
         with self._status() as status:
             self._lib.TF_DeleteSession(self._session, status)
         self._lib.TF_DeleteGraph(self._graph)
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """Counts a run: TensorFlow must not lose the session while it is inside of it."""
+        with self._runs:
+            if self._is_closed:
+                raise EngineError(codes.CANCELLED, "the model is closed")
+            self._num_runs += 1
+        try:
+            yield
+        finally:
+            with self._runs:
+                self._num_runs -= 1
+                self._runs.notify_all()
 
     def _load(self, export_dir: Path) -> tuple[int, Any]:
         # By default TensorFlow takes the whole memory of a GPU; a development server shares it.
@@ -204,7 +230,7 @@ class SavedModelSession:
         operation, _, index = name.partition(":")
         pointer = self._lib.TF_GraphOperationByName(self._graph, operation.encode())
         if not pointer:
-            raise EngineError(3, f"the graph has no tensor {name!r}")
+            raise EngineError(codes.INVALID_ARGUMENT, f"the graph has no tensor {name!r}")
         return _Output(pointer, int(index or 0))
 
     def _tensor(self, name: str, proto: bytes) -> int:
@@ -227,7 +253,7 @@ class SavedModelSession:
         try:
             dtype = numpy_dtype(data_type)
         except ValueError as error:
-            raise EngineError(12, str(error)) from error
+            raise EngineError(codes.UNIMPLEMENTED, str(error)) from error
         data = ctypes.string_at(lib.TF_TensorData(tensor), lib.TF_TensorByteSize(tensor))
         return np.frombuffer(data, dtype).reshape(shape)
 
@@ -247,7 +273,7 @@ class SavedModelSession:
         try:
             yield status
             code = self._lib.TF_GetCode(status)
-            if code != _OK:
+            if code != codes.OK:
                 message = self._lib.TF_Message(status).decode("utf-8", "replace")
                 raise EngineError(code, message)
         finally:
@@ -259,11 +285,16 @@ def _load_library() -> ctypes.CDLL:
     spec = importlib.util.find_spec("tensorflow")
     folders = spec.submodule_search_locations if spec else None
     if not folders:
-        raise EngineError(5, "the package tensorflow is not installed; install the `serving` extra")
+        raise EngineError(
+            codes.NOT_FOUND,
+            "the package tensorflow is not installed; install the `serving` extra",
+        )
     try:
         library = ctypes.CDLL(str(Path(folders[0]) / _LIBRARY))
     except OSError as error:
-        raise EngineError(5, f"TensorFlow's library cannot be loaded: {error}") from error
+        raise EngineError(
+            codes.NOT_FOUND, f"TensorFlow's library cannot be loaded: {error}"
+        ) from error
     for name, (result, arguments) in _FUNCTIONS.items():
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments

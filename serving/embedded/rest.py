@@ -9,13 +9,14 @@ https://www.tensorflow.org/tfx/serving/api_rest
 import json
 import logging
 import re
+import socket
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 
-from serving.embedded import answers
+from serving.embedded import answers, codes
 from serving.embedded.answers import RequestError, ServedModel
 from serving.protos import get_model_metadata_pb2, get_model_status_pb2
 
@@ -28,12 +29,12 @@ _MODEL_PATH = re.compile(
 )
 _PREDICTION_PATH = re.compile(r"/v1/models/[^:]+:(classify|regress|predict)", re.IGNORECASE)
 _HTTP_STATUS = {
-    answers.OK: HTTPStatus.OK,
-    answers.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
-    answers.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
-    answers.NOT_FOUND: HTTPStatus.NOT_FOUND,
-    answers.FAILED_PRECONDITION: HTTPStatus.BAD_REQUEST,
-    answers.UNIMPLEMENTED: HTTPStatus.NOT_IMPLEMENTED,
+    codes.OK: HTTPStatus.OK,
+    codes.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
+    codes.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
+    codes.NOT_FOUND: HTTPStatus.NOT_FOUND,
+    codes.FAILED_PRECONDITION: HTTPStatus.BAD_REQUEST,
+    codes.UNIMPLEMENTED: HTTPStatus.NOT_IMPLEMENTED,
 }
 _LARGEST_VERSION = 2**63 - 1
 _CHUNK_BYTES = 1 << 16
@@ -50,6 +51,7 @@ class RestServer(ThreadingHTTPServer):
         Raises:
             OSError: if the address is taken or is not one of this computer.
         """
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, _Handler)
         self.model = model
 
@@ -59,7 +61,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         try:
-            self._send(answers.OK, _answer(self.server.model, self.path))
+            self._send(codes.OK, _answer(self.server.model, self.path))
         except RequestError as error:
             self._send(error.code, {"error": error.message})
 
@@ -67,10 +69,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._discard_body()
         if _PREDICTION_PATH.fullmatch(self.path):
             message = "predictions over REST are not served here; call Predict over gRPC"
-            self._send(answers.UNIMPLEMENTED, {"error": message})
+            self._send(codes.UNIMPLEMENTED, {"error": message})
         else:
             message = f"Malformed request: POST {self.path}"
-            self._send(answers.INVALID_ARGUMENT, {"error": message})
+            self._send(codes.INVALID_ARGUMENT, {"error": message})
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Answers what the HTTP library refuses by itself in JSON too."""
@@ -109,12 +111,12 @@ def _answer(model: ServedModel, path: str) -> dict[str, Any]:
         RequestError: with TensorFlow Serving's code and text.
     """
     if not path.lower().startswith("/v1/"):
-        raise RequestError(answers.NOT_FOUND, f"Not Found: {path}; expected /v1/models/MODEL")
+        raise RequestError(codes.NOT_FOUND, f"Not Found: {path}; expected /v1/models/MODEL")
     match = _MODEL_PATH.fullmatch(path)
     if match is None:
-        raise RequestError(answers.INVALID_ARGUMENT, f"Malformed request: GET {path}")
+        raise RequestError(codes.INVALID_ARGUMENT, f"Malformed request: GET {path}")
     if not match["name"]:
-        raise RequestError(answers.INVALID_ARGUMENT, "Missing model name in request.")
+        raise RequestError(codes.INVALID_ARGUMENT, "Missing model name in request.")
     if match["metadata"]:
         return _metadata(model, match)
     request = get_model_status_pb2.GetModelStatusRequest()
@@ -140,7 +142,7 @@ def _fill_model_spec(model_spec: Any, match: re.Match[str]) -> None:
         version = int(match["version"])
         if version > _LARGEST_VERSION:
             raise RequestError(
-                answers.INVALID_ARGUMENT, f"Failed to convert version: {version} to numeric."
+                codes.INVALID_ARGUMENT, f"Failed to convert version: {version} to numeric."
             )
         model_spec.version.value = version
     elif match["label"]:

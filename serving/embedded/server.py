@@ -78,7 +78,11 @@ class EmbeddedServer:
             threading.Thread(target=self._rest_server.serve_forever, daemon=True).start()
 
     def stop(self, drain_s: float = DRAIN_S) -> None:
-        """Takes no more calls, lets those under way end, and gives the model's memory back."""
+        """Takes no more calls, and gives the model's memory back.
+
+        Args:
+            drain_s: seconds for the calls under way to end; what runs longer is cut off.
+        """
         stopped = self._grpc_server.stop(drain_s)
         if self._rest_server:
             self._rest_server.shutdown()

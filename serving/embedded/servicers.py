@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from serving.embedded import answers
+from serving.embedded import answers, codes
 from serving.embedded.answers import RequestError, ServedModel
 from serving.protos import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
@@ -72,6 +72,6 @@ def _timeout_ms(time_remaining_s: float | None) -> int:
     if time_remaining_s is None:
         return 0
     if time_remaining_s <= 0:
-        raise RequestError(answers.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        raise RequestError(codes.DEADLINE_EXCEEDED, "Deadline Exceeded")
     # Without a deadline gRPC reports a time of centuries, more than the field holds.
     return min(math.ceil(time_remaining_s * 1000), 2**31 - 1)

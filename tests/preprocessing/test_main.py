@@ -134,8 +134,8 @@ def test_command_line_says_no_more_than_it_must(pairs):
     done = subprocess.run([*command, *folders], capture_output=True, text=True, check=True)
     assert [line.split(":")[:2] for line in done.stderr.splitlines()] == [
         ["INFO", " options"],
-        ["INFO", " train"],
-        ["INFO", " validation"],
+        ["INFO", " planned for train"],
+        ["INFO", " planned for validation"],
     ]
     again = subprocess.run([*command, *folders], capture_output=True, text=True, check=False)
     assert again.returncode == 1

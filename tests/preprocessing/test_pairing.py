@@ -60,6 +60,12 @@ def test_links_to_folders_are_told_and_not_followed(tmp_path):
     assert (list(found.by_slice_id), found.skipped) == (["a"], ("loop/",))
 
 
+def test_link_to_nowhere_is_found_and_left_to_the_worker_to_refuse(tmp_path):
+    (tmp_path / "a.bmp").symlink_to(tmp_path / "gone")
+    found = find_files(tmp_path, flag="--images", leave_out=tmp_path / "masks")
+    assert found.by_slice_id == {"a": FoundFile(path="a.bmp", num_bytes=0)}
+
+
 def test_missing_folder_is_named(tmp_path):
     with pytest.raises(
         PreprocessingError, match=r"--images .*/none does not exist; expected a fol"

@@ -230,7 +230,7 @@ def test_failed_write_in_a_worker_is_one_clear_line(pairs, monkeypatch):
 
     run(make_config(pairs))
     before = hashes(pairs.out)
-    monkeypatch.setattr(shards.os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(ShardWriteError) as caught:
         run(make_config(pairs, overwrite=True))
     assert str(caught.value).startswith("cannot write ")
@@ -267,26 +267,31 @@ def test_options_for_another_engine_are_handed_on(pairs):
 
 KILL_BEFORE_RENAME = """
 import os, signal, sys
-from pathlib import Path
 from preprocessing import __main__ as command
 
-rename, left = Path.rename, int(sys.argv[1])
-def rename_or_die(self, target):
+rename, left = os.rename, int(sys.argv[1])
+def rename_or_die(source, target):
     global left
     left -= 1
     if left == 0:
         os.kill(os.getpid(), signal.SIGKILL)
-    return rename(self, target)
+    return rename(source, target)
 
-Path.rename = rename_or_die
+os.rename = os.replace = rename_or_die
 sys.exit(command.main(sys.argv[2:]))
 """
 
 
 @pytest.mark.parametrize(
     ("num_renames", "is_old_readable"),
-    [(1, True), (2, True), (3, True), (4, False)],
-    ids=["before the first shard", "after it", "before the old one moves", "after it moved"],
+    [(1, True), (2, True), (3, True), (4, True), (5, False)],
+    ids=[
+        "before the first shard",
+        "after it",
+        "before the manifest",
+        "before the old one moves",
+        "after it moved",
+    ],
 )
 def test_killed_run_leaves_the_old_dataset_or_none_and_the_next_completes(
     pairs, num_renames, is_old_readable

@@ -1,11 +1,11 @@
 import hashlib
+import os
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
-from preprocessing import shards
 from preprocessing.pairing import Pair
 from preprocessing.records import parse_example
 from preprocessing.shards import PixelSums, ShardPlan, ShardWriteError, plan_shards, write_shard
@@ -154,7 +154,7 @@ def test_failed_write_leaves_no_shard_and_names_the_mend(pairs, tmp_path, monkey
     def fail(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(shards.os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(
         ShardWriteError, match="of-00001.tfrecord in .*: No space left on device; ma"
     ):

@@ -129,6 +129,15 @@ def test_second_run_to_the_same_place_is_refused(tmp_path):
     write_new(out)
 
 
+def test_folder_of_the_next_run_is_not_touched(tmp_path):
+    out = tmp_path / "dataset"
+    with staging_folder(out, overwrite=True) as folder:
+        (folder / "dataset.json").write_text("new")
+        replace_output(folder, out, filenames=["dataset.json"])
+        folder.mkdir()
+    assert sorted(os.listdir(tmp_path)) == [".dataset.staging", "dataset"]
+
+
 def test_folder_published_before_it_was_locked_is_not_touched(tmp_path, monkeypatch):
     out = tmp_path / "dataset"
 

@@ -50,6 +50,25 @@ def test_bad_file_is_told_in_one_line_and_exit_code_one(
     assert "1 slice failed" in printed.out
 
 
+def test_demo_that_cannot_write_says_so_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["demo", "--out", str(tmp_path / "file")]) == 1
+    assert capsys.readouterr().err == f"error: [Errno 20] Not a directory: '{tmp_path / 'file'}'\n"
+
+
+def test_demo_never_replaces_the_slices_it_is_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "demo.json").write_text("{}")
+    (tmp_path / "images").mkdir()
+    folders = ["--images", str(tmp_path / "images"), "--masks", str(tmp_path / "masks")]
+    assert main(["demo", "--out", str(tmp_path), *folders]) == 1
+    assert "which the demo replaces; give another OUT" in capsys.readouterr().err
+    assert (tmp_path / "images").is_dir()
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

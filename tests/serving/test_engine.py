@@ -1,3 +1,4 @@
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,8 @@ def test_model_without_its_variables_is_refused(model_base_path: Path, tmp_path:
         SavedModelSession(tmp_path)
 
 
-def test_run_is_cancelled_when_its_time_is_over(tmp_path: Path) -> None:
+@pytest.fixture
+def endless_session(tmp_path: Path) -> SavedModelSession:
     import tensorflow as tf
 
     class Endless(tf.Module):
@@ -113,13 +115,33 @@ def test_run_is_cancelled_when_its_time_is_over(tmp_path: Path) -> None:
 
     module = Endless()
     tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.count})
-    session = SavedModelSession(tmp_path)
-    signature = session.signatures["serving_default"]
+    return SavedModelSession(tmp_path)
+
+
+def test_run_is_cancelled_when_its_time_is_over(endless_session: SavedModelSession) -> None:
+    signature = endless_session.signatures["serving_default"]
     with pytest.raises(EngineError) as caught:
-        session.run(
+        endless_session.run(
             {signature.inputs["x"].name: proto(np.float32(1))},
             [signature.outputs["y"].name],
             timeout_ms=50,
         )
     assert caught.value.code == 4
-    session.close()
+    endless_session.close()
+
+
+def test_closing_cancels_what_runs_and_nothing_runs_afterwards(
+    endless_session: SavedModelSession,
+) -> None:
+    value = np.float32(1)
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(run, endless_session, "serving_default", value) for _ in range(4)]
+        while endless_session._num_runs < 4:
+            time.sleep(0.01)
+        endless_session.close()
+        for call in calls:
+            with pytest.raises(EngineError):
+                call.result(timeout=10)
+    with pytest.raises(EngineError, match="the model is closed"):
+        run(endless_session, "serving_default", value)
+    endless_session.close()

@@ -3,6 +3,7 @@ import shutil
 import socket
 import threading
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,21 @@ def test_server_on_all_addresses_tells_one_that_can_be_dialed(model_base_path: P
         assert running.target == f"127.0.0.1:{running.port}"
         assert running.rest_url == ""
         assert client.predict(np.zeros((2, 2), np.uint8)).tolist() == [[1, 1], [1, 1]]
+
+
+def test_rest_answers_at_an_ipv6_address(model_base_path: Path) -> None:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6) as probe:
+            port = probe.getsockname()[1]
+    except OSError:
+        pytest.skip("this computer has no IPv6")
+    config = ServeConfig(
+        model_base_path=model_base_path, port=0, rest_api_port=port, bind_address="::1"
+    )
+    with EmbeddedServer(config) as running:
+        assert running.rest_url == f"http://[::1]:{port}/v1/models/{running.model.name}"
+        with urllib.request.urlopen(running.rest_url) as response:
+            assert response.status == 200
 
 
 def test_ipv6_address_gets_brackets() -> None:

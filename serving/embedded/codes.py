@@ -1,0 +1,9 @@
+"""Status codes as gRPC and TensorFlow number them."""
+
+OK = 0
+CANCELLED = 1
+INVALID_ARGUMENT = 3
+DEADLINE_EXCEEDED = 4
+NOT_FOUND = 5
+FAILED_PRECONDITION = 9
+UNIMPLEMENTED = 12
