@@ -10,6 +10,8 @@ from preprocessing.spec import SPLITS, VALIDATION_SPLIT
 from trainer.config import CACHES, FLIPS, PRECISIONS, TrainerConfig
 from trainer.startup import import_tensorflow
 
+logger = logging.getLogger(__name__)
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Gives the parser of all verbs; the flags of a verb are the fields of its configuration."""
@@ -40,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; the same command goes on after the last whole epoch", file=sys.stderr)
+        print("stopped", file=sys.stderr)
         return 130
     return 0
 
@@ -50,7 +52,11 @@ def _train(flags: dict[str, object]) -> None:
     import_tensorflow()
     from trainer.train import run
 
-    run(config)
+    try:
+        run(config)
+    except KeyboardInterrupt:
+        logger.info("the same command goes on after the last whole epoch")
+        raise
 
 
 def _evaluate(flags: dict[str, object]) -> None:
@@ -87,43 +93,55 @@ def _add_train(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     model.add_argument(
         "--image-size",
         type=int,
-        default=512,
+        default=TrainerConfig.image_size,
         metavar="PX",
         help="height and width that the model works at",
     )
-    model.add_argument("--filters", type=int, default=64, help="filters of the first level")
-    model.add_argument("--depth", type=int, default=4, help="how often the image is halved")
+    model.add_argument(
+        "--filters", type=int, default=TrainerConfig.filters, help="filters of the first level"
+    )
+    model.add_argument(
+        "--depth", type=int, default=TrainerConfig.depth, help="how often the image is halved"
+    )
     recipe = train.add_argument_group("recipe")
     recipe.add_argument(
         "--global-batch-size",
         type=int,
-        default=8,
+        default=TrainerConfig.global_batch_size,
         metavar="N",
         help="slices in a step, over all devices",
     )
-    recipe.add_argument("--epochs", type=int, default=50, help="at most")
+    recipe.add_argument("--epochs", type=int, default=TrainerConfig.epochs, help="at most")
     recipe.add_argument(
         "--patience",
         type=int,
-        default=5,
+        default=TrainerConfig.patience,
         metavar="EPOCHS",
         help="epochs without a lower validation loss before it stops",
     )
-    recipe.add_argument("--learning-rate", type=float, default=1e-3, metavar="RATE", help="of Adam")
-    recipe.add_argument("--flip", choices=FLIPS, default="horizontal", help="random flips")
+    recipe.add_argument(
+        "--learning-rate",
+        type=float,
+        default=TrainerConfig.learning_rate,
+        metavar="RATE",
+        help="of Adam",
+    )
+    recipe.add_argument("--flip", choices=FLIPS, default=TrainerConfig.flip, help="random flips")
     recipe.add_argument(
         "--rotation-degrees",
         type=float,
-        default=10.0,
+        default=TrainerConfig.rotation_degrees,
         metavar="DEG",
         help="random rotation, at most, to either side",
     )
-    recipe.add_argument("--seed", type=int, default=0, help="of all random sequences")
+    recipe.add_argument(
+        "--seed", type=int, default=TrainerConfig.seed, help="of all random sequences"
+    )
     machine = train.add_argument_group("machine")
     machine.add_argument(
         "--precision",
         choices=PRECISIONS,
-        default="float32",
+        default=TrainerConfig.precision,
         help="mixed_bfloat16 is faster where the device has it",
     )
     machine.add_argument(
@@ -135,7 +153,7 @@ def _add_train(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     machine.add_argument(
         "--cache",
         choices=CACHES,
-        default="auto",
+        default=TrainerConfig.cache,
         help="keep decoded slices in memory; auto: when they fit",
     )
 

@@ -20,8 +20,9 @@ from trainer.figures import Prediction, draw_predictions
 from trainer.input_pipeline import read_examples
 from trainer.losses import binary_cross_entropy
 from trainer.metrics import TOTALS, slice_totals, summarize
-from trainer.resizing import resize_image, resize_mask, restore_probability
+from trainer.resizing import resize_mask
 from trainer.run_folder import load_best_model
+from trainer.segmentation import segment
 from trainer.signature import PROBABILITY_THRESHOLD
 
 logger = logging.getLogger(__name__)
@@ -128,11 +129,7 @@ def _predictions(
 
     @tf.function(reduce_retracing=True)
     def predict(image: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        logits = model(tf.cast(resize_image(image, size), tf.float32), training=False)
-        probability = restore_probability(
-            tf.sigmoid(logits), height=tf.shape(image)[1], width=tf.shape(image)[2]
-        )
-        probability = tf.ensure_shape(probability, image.shape)
+        logits, probability = segment(model, image)
         return probability, slice_totals(
             mask=mask,
             probability=probability,

@@ -16,6 +16,7 @@ from preprocessing.spec import MASK_FILE_FOREGROUND, VALIDATION_SPLIT
 from trainer.input_pipeline import read_examples
 from trainer.resizing import resize_image, restore_probability
 from trainer.run_folder import load_best_model
+from trainer.segmentation import logits_of, segment
 from trainer.signature import (
     ARRAY_SIGNATURE,
     ENCODED_SIGNATURE,
@@ -74,11 +75,7 @@ class ServedModel:
 
     def segment(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         """Segments slices of one size: uint8 [batch, height, width, 1]."""
-        probability = restore_probability(
-            self._probability(resize_image(image, self._size)),
-            height=tf.shape(image)[1],
-            width=tf.shape(image)[2],
-        )
+        _, probability = segment(self._model, image)
         return {PREDICTED_MASK.key: _threshold(probability), PROBABILITY.key: probability}
 
     def segment_encoded(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -91,15 +88,13 @@ class ServedModel:
                 tf.TensorSpec([2], tf.int32),
             ),
         )
+        probability = tf.sigmoid(logits_of(self._model, resized))
         encoded = tf.map_fn(
             _encode_mask,
-            (self._probability(resized), sizes),
+            (probability, sizes),
             fn_output_signature=tf.TensorSpec([], tf.string),
         )
         return {PREDICTED_MASK_BYTES.key: encoded}
-
-    def _probability(self, resized: tf.Tensor) -> tf.Tensor:
-        return tf.sigmoid(self._model(tf.cast(resized, tf.float32), training=False))
 
     def _decode_and_resize(self, content: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         image = decode_slice(content)

@@ -17,9 +17,15 @@ from trainer.resizing import resize_image, resize_mask
 
 logger = logging.getLogger(__name__)
 
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+"""Where a container finds its limit of memory in bytes, or ``max``."""
+
+SHARDS_AT_ONCE = 4
+"""Shards that are read in turn. A constant: the order of records must not depend on the machine."""
+
 Batch = dict[str, tf.Tensor]
 """``image`` and ``mask``: uint8 [batch, size, size, 1]; ``weight``: float32 [batch], 1 for a slice
-and 0 for padding; ``transform``: float32 [batch, 8], as ``trainer.augmentation`` reads it."""
+and 0 for padding; on training also ``transform``: float32 [batch, 8], for ``augmentation``."""
 
 
 class SplitReader:
@@ -76,8 +82,7 @@ class SplitReader:
 
     def evaluation_batches(self) -> tf.data.Dataset:
         """Gives every slice of the split exactly once, in order, without augmentation."""
-        still = self._pad_transforms(tf.zeros([0, len(IDENTITY)]))
-        return self._batches(self._slices).map(lambda b: {**b, "transform": still}).prefetch(2)
+        return self._batches(self._slices).prefetch(2)
 
     def _cached(self, examples: tf.data.Dataset) -> tf.data.Dataset:
         size = self._config.image_size
@@ -122,7 +127,7 @@ class SplitReader:
 
 
 def read_examples(dataset_dir: Path, manifest: DatasetManifest, split_name: str) -> tf.data.Dataset:
-    """Reads a split's records in the order of its shards, each at its own size.
+    """Reads a split's records, each at its own size, in an order that is always the same.
 
     Args:
         dataset_dir: folder of the dataset.
@@ -155,7 +160,10 @@ def read_examples(dataset_dir: Path, manifest: DatasetManifest, split_name: str)
             )
         paths.append(str(path))
     records = tf.data.Dataset.from_tensor_slices(paths).interleave(
-        tf.data.TFRecordDataset, num_parallel_calls=_num_cores(), deterministic=True
+        tf.data.TFRecordDataset,
+        cycle_length=SHARDS_AT_ONCE,
+        num_parallel_calls=SHARDS_AT_ONCE,
+        deterministic=True,
     )
     # With autotuning, deleting an iterator may wait for the next tick of its thread, and the ticks
     # come at 5, 10, 20 seconds and so on: measured as a pause after each epoch.
@@ -169,4 +177,10 @@ def _num_cores() -> int:
 
 
 def _memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Gives the memory that this process may use: of the machine, or of its container."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = CGROUP_LIMIT.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        return machine  # no control groups, or those of version 1
+    return machine if limit == "max" else min(machine, int(limit))

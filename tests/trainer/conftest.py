@@ -12,6 +12,7 @@ from preprocessing.records import encode_example
 from trainer.config import TrainerConfig
 
 SLICES_PER_PATIENT = 5
+NUM_SHARDS = 3
 SPLITS = {"train": ("anna", "bela"), "validation": ("cleo",)}
 
 
@@ -25,6 +26,19 @@ def draw_slice(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndar
         mask[np.hypot(x - side, y - dy) < radius] = 1
     image = np.where(mask, 80.0, image) + rng.normal(0, 6, image.shape)
     return np.clip(image, 0, 255).astype(np.uint8), mask
+
+
+def write_shard(path: Path, records: list[bytes]) -> Shard:
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in records:
+            writer.write(record)
+    content = path.read_bytes()
+    return Shard(
+        filename=path.name,
+        num_examples=len(records),
+        num_bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+    )
 
 
 def write_dataset(folder: Path, *, size: int = 40) -> DatasetManifest:
@@ -47,21 +61,17 @@ def write_dataset(folder: Path, *, size: int = 40) -> DatasetManifest:
                         patient_id=patient,
                     )
                 )
-        path = folder / f"{split}-00000-of-00001.tfrecord"
-        with tf.io.TFRecordWriter(str(path)) as writer:
-            for record in records:
-                writer.write(record)
-        content = path.read_bytes()
-        shard = Shard(
-            filename=path.name,
-            num_examples=len(records),
-            num_bytes=len(content),
-            sha256=hashlib.sha256(content).hexdigest(),
+        shards = tuple(
+            write_shard(
+                folder / f"{split}-{index:05}-of-{NUM_SHARDS:05}.tfrecord",
+                records[index::NUM_SHARDS],
+            )
+            for index in range(NUM_SHARDS)
         )
         splits[split] = Split(
             num_examples=len(records),
             patients=dict.fromkeys(patients, SLICES_PER_PATIENT),
-            shards=(shard,),
+            shards=shards,
         )
     manifest = DatasetManifest(
         splits=splits,

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from preprocessing.manifest import DatasetManifest, ManifestError, Split
+from trainer import input_pipeline
 from trainer.input_pipeline import SplitReader, read_examples
 
 
@@ -80,16 +81,35 @@ def test_cache_changes_nothing_in_what_is_read(config):
     assert cached == read_anew
 
 
+def test_slices_are_cached_only_when_they_fit(config, monkeypatch, tmp_path, caplog):
+    caplog.set_level("INFO", logger="trainer.input_pipeline")
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(input_pipeline, "CGROUP_LIMIT", limit)
+    for text, says_so in (("max\n", False), ("1073741824\n", False), ("1000\n", True)):
+        limit.write_text(text)
+        caplog.clear()
+        reader(config)
+        assert ("they are read anew each epoch" in caplog.text) == says_so, text
+
+
+def test_order_of_records_does_not_depend_on_the_number_of_cores(config, monkeypatch):
+    orders = []
+    for num_cores in (1, 5):
+        monkeypatch.setattr(input_pipeline, "_num_cores", lambda count=num_cores: count)
+        orders.append(images_of(reader(config).evaluation_batches()))
+    assert orders[0] == orders[1]
+
+
 def test_missing_shard_is_named(config, tmp_path):
     shutil.copytree(config.data, tmp_path / "copy")
-    (tmp_path / "copy" / "train-00000-of-00001.tfrecord").unlink()
-    with pytest.raises(ManifestError, match=r"train-00000-of-00001.tfrecord is missing"):
+    (tmp_path / "copy" / "train-00000-of-00003.tfrecord").unlink()
+    with pytest.raises(ManifestError, match=r"train-00000-of-00003.tfrecord is missing"):
         reader(replace(config, data=tmp_path / "copy"))
 
 
 def test_shard_of_another_size_is_named(config, tmp_path):
     shutil.copytree(config.data, tmp_path / "copy")
-    shard = tmp_path / "copy" / "train-00000-of-00001.tfrecord"
+    shard = tmp_path / "copy" / "train-00000-of-00003.tfrecord"
     shard.write_bytes(shard.read_bytes()[:-1])
     with pytest.raises(ManifestError, match=r"tfrecord has \d+ bytes; dataset.json says \d+"):
         reader(replace(config, data=tmp_path / "copy"))
