@@ -4,6 +4,8 @@ This is a contract: ``trainer`` and ``serving`` publish their files the same way
 only.
 """
 
+import fcntl
+import glob
 import os
 import shutil
 import uuid
@@ -76,7 +78,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 def whole_folder(path: Path) -> Iterator[Path]:
     """Gives an empty folder to fill; it takes its real name when the block ends well.
 
-    What an earlier, killed process left aside is removed.
+    What an earlier, killed process left aside is removed; what another process is filling is not.
 
     Args:
         path: where the folder is to stand; it must not exist yet. Parents are made.
@@ -86,21 +88,42 @@ def whole_folder(path: Path) -> Iterator[Path]:
         take it for a version of a model.
 
     Raises:
-        FileExistsError: if ``path`` exists.
+        FileExistsError: if ``path`` exists, or appears in the meantime.
         OSError: if the folder cannot be written.
     """
-    if path.exists():
-        raise FileExistsError(f"{path} exists already; choose another path or remove it first")
-    aside = path.with_name(f".{path.name}.partial")
+    _refuse_existing(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(aside, ignore_errors=True)
+    _remove_abandoned(path)
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     aside.mkdir()
+    lock = os.open(aside, os.O_RDONLY)
     try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # until this process ends, however it ends
         yield aside
         for entry in sorted(aside.rglob("*")):
             sync(entry)
         sync(aside)
+        _refuse_existing(path)
         os.rename(aside, path)
         sync(path.parent)
     finally:
+        os.close(lock)
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _refuse_existing(path: Path) -> None:
+    # An empty folder is nothing to lose: the rename replaces it.
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise FileExistsError(f"{path} exists already; choose another path or remove it first")
+
+
+def _remove_abandoned(path: Path) -> None:
+    for aside in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        lock = os.open(aside, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(aside)
+        except BlockingIOError:
+            continue  # somebody is at work there
+        finally:
+            os.close(lock)

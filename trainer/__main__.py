@@ -38,8 +38,12 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         verb(flags)
-    except (ValueError, FloatingPointError, OSError) as error:
+    except (ValueError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        place = f"cannot read or write {error.filename}: {error.strerror}"
+        print(f"error: {place if error.filename else error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -200,6 +204,15 @@ def _add_export(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     )
 
 
+class _DefaultsShown(argparse.HelpFormatter):
+    """Adds the default to the help of a flag that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, False, argparse.SUPPRESS):
+            return action.help
+        return f"{action.help} (default: %(default)s)"
+
+
 def _verb(
     verbs: "argparse._SubParsersAction[argparse.ArgumentParser]",
     name: str,
@@ -211,7 +224,7 @@ def _verb(
         help=summary,
         description=description,
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_DefaultsShown,
     )
 
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+CONFIG_FILENAME = "config.json"
+"""Name of a run's configuration in its folder."""
+
 PRECISIONS = ("float32", "mixed_bfloat16")
 FLIPS = ("none", "horizontal", "horizontal_and_vertical")
 CACHES = ("auto", "memory", "none")
@@ -86,11 +89,17 @@ class TrainerConfig:
             )
 
     def to_json(self) -> str:
-        """Gives the text of ``config.json``."""
+        """Gives the text of ``config.json``; paths are absolute, so it is right from anywhere."""
         values = {
-            name: str(value) if isinstance(value, Path) else value
+            name: str(value.absolute()) if isinstance(value, Path) else value
             for name, value in dataclasses.asdict(self).items()
         }
+        return json.dumps(values, indent=2) + "\n"
+
+    def recipe_to_json(self) -> str:
+        """Gives the same without paths, for the model that leaves this machine."""
+        values = dataclasses.asdict(self)
+        del values["data"], values["out"]
         return json.dumps(values, indent=2) + "\n"
 
     @classmethod
@@ -103,7 +112,7 @@ class TrainerConfig:
         Raises:
             ValueError: if the folder holds no configuration that this version can read.
         """
-        path = run_dir / "config.json"
+        path = run_dir / CONFIG_FILENAME
         try:
             values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             return cls(**{**values, "data": Path(values["data"]), "out": Path(values["out"])})

@@ -13,15 +13,15 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from preprocessing.manifest import DatasetManifest
 from preprocessing.publish import whole_file, write_text
 from preprocessing.spec import MASK_FILE_FOREGROUND, SPLITS, VALIDATION_SPLIT
+from trainer.failures import explained
 from trainer.figures import Prediction, draw_predictions
 from trainer.input_pipeline import read_examples
 from trainer.losses import binary_cross_entropy
 from trainer.metrics import TOTALS, slice_totals, summarize
 from trainer.resizing import resize_mask
-from trainer.run_folder import load_best_model
+from trainer.run_folder import load_best_model, load_manifest
 from trainer.segmentation import segment
 from trainer.signature import PROBABILITY_THRESHOLD
 
@@ -76,8 +76,14 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
         ValueError: if there is no such run or dataset.
     """
     run_config, model = load_best_model(config.run)
-    data = config.data or run_config.data
-    examples = read_examples(data, DatasetManifest.load(data), config.split)
+    data, manifest = load_manifest(config.run, run_config, config.data)
+    with explained(data, manifest):
+        return _evaluate(config, model, data, read_examples(data, manifest, config.split))
+
+
+def _evaluate(
+    config: EvaluationConfig, model: keras.Model, data: Path, examples: tf.data.Dataset
+) -> dict[str, Any]:
     by_slice: list[dict[str, Any]] = []
     totals: list[np.ndarray] = []
     for prediction, row in _predictions(model, examples):

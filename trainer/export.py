@@ -10,12 +10,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from preprocessing.manifest import DatasetManifest
 from preprocessing.publish import whole_folder, write_text
 from preprocessing.spec import MASK_FILE_FOREGROUND, VALIDATION_SPLIT
+from trainer.failures import explained
 from trainer.input_pipeline import read_examples
 from trainer.resizing import resize_image, restore_probability
-from trainer.run_folder import load_best_model
+from trainer.run_folder import load_best_model, load_manifest
 from trainer.segmentation import logits_of, segment
 from trainer.signature import (
     ARRAY_SIGNATURE,
@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 NUM_COMPARED_SLICES = 8
 """Slices on which the SavedModel is compared with the trained model before it is published."""
+
+MAX_VERSION = 2**63 - 1
+"""TensorFlow Serving counts versions in 64 bits; a larger number is no version."""
 
 MAX_PROBABILITY_DIFFERENCE = 1e-5
 """Allowed between the two; more means that the graph or the weights are not the same."""
@@ -116,15 +119,16 @@ def export(config: ExportConfig) -> Path:
             the trained model.
     """
     run_config, model = load_best_model(config.run)
-    data = config.data or run_config.data
-    examples = read_examples(data, DatasetManifest.load(data), VALIDATION_SPLIT)
-    images = [example["image"].numpy() for example in examples.take(NUM_COMPARED_SLICES)]
+    data, manifest = load_manifest(config.run, run_config, config.data)
+    with explained(data, manifest):
+        examples = read_examples(data, manifest, VALIDATION_SPLIT).take(NUM_COMPARED_SLICES)
+        images = [example["image"].numpy() for example in examples]
     version = _next_version(config.out)
     served = ServedModel(model)
     with whole_folder(config.out / str(version)) as aside:
         served.save(aside)
         difference = _compare(served, aside, images)
-        write_text(aside / "assets.extra" / "training_config.json", run_config.to_json())
+        write_text(aside / "assets.extra" / "training_config.json", run_config.recipe_to_json())
     logger.info(
         "exported version %d to %s; on %d validation slices both signatures agree with the trained "
         "model (probabilities differ by at most %.1e)",
@@ -187,7 +191,8 @@ def _call(session: Any, signature: Any, value: Any) -> dict[str, np.ndarray]:
 
 def _next_version(model_dir: Path) -> int:
     entries = model_dir.iterdir() if model_dir.is_dir() else ()
-    return 1 + max((int(entry.name) for entry in entries if entry.name.isdecimal()), default=0)
+    versions = [int(entry.name) for entry in entries if entry.name.isdecimal()]
+    return 1 + max((version for version in versions if version < MAX_VERSION), default=0)
 
 
 def _threshold(probability: tf.Tensor) -> tf.Tensor:

@@ -51,6 +51,7 @@ class SplitReader:
             ManifestError: if the split is empty, or a shard is missing or has another size.
         """
         self._config = config
+        self.num_replicas = num_replicas
         self.num_slices = manifest.splits[split_name].num_examples
         self.padded_batch_size = -(-config.global_batch_size // num_replicas) * num_replicas
         self._slices = self._cached(read_examples(config.data, manifest, split_name))

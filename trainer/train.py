@@ -14,6 +14,7 @@ from preprocessing.spec import TRAIN_SPLIT, VALIDATION_SPLIT
 from trainer.config import TrainerConfig
 from trainer.distribution import distribute, mirrored_strategy
 from trainer.evaluation import EvaluationConfig, evaluate
+from trainer.failures import explained
 from trainer.figures import draw_curves
 from trainer.history import (
     Row,
@@ -25,7 +26,7 @@ from trainer.history import (
 )
 from trainer.input_pipeline import SplitReader
 from trainer.metrics import TOTALS, summarize
-from trainer.run_folder import Checkpoints, claim, model_of
+from trainer.run_folder import Checkpoints, claimed, model_of
 from trainer.steps import Step, make_training_step, make_validation_step
 
 logger = logging.getLogger(__name__)
@@ -52,14 +53,26 @@ def run(config: TrainerConfig) -> None:
     num_replicas = strategy.num_replicas_in_sync
     training = SplitReader(config, manifest, TRAIN_SPLIT, num_replicas=num_replicas)
     validation = SplitReader(config, manifest, VALIDATION_SPLIT, num_replicas=num_replicas)
-    claim(config)
+    with claimed(config, manifest), explained(config.data, manifest):
+        rows = _train(config, strategy, training, validation)
+        draw_curves(rows, config.out / "curves.png")
+        evaluate(EvaluationConfig(run=config.out, out=config.out, data=config.data))
+
+
+def _train(
+    config: TrainerConfig,
+    strategy: tf.distribute.Strategy,
+    training: SplitReader,
+    validation: SplitReader,
+) -> list[Row]:
+    """Runs epochs until it is time to stop; gives the rows of all epochs."""
     with strategy.scope():
         model = model_of(config)
         optimizer = keras.optimizers.Adam(config.learning_rate)
         optimizer.build(model.trainable_variables)
         checkpoints = Checkpoints(config.out, model, optimizer)
     rows = read_history(config.out / "history.csv", num_epochs=checkpoints.restore())
-    _log_start(config, model, training, validation, num_replicas, rows)
+    _log_start(config, model, training, validation, rows)
 
     train_step = make_training_step(strategy, model, optimizer)
     validation_step = make_validation_step(strategy, model)
@@ -84,9 +97,7 @@ def run(config: TrainerConfig) -> None:
         write_history(config.out / "history.csv", rows)
         checkpoints.save(epoch=epoch, is_best=best_epoch(rows) == epoch)
         _log_epoch(rows, writer, config)
-
-    draw_curves(rows, config.out / "curves.png")
-    evaluate(EvaluationConfig(run=config.out, out=config.out))
+    return rows
 
 
 def _run_epoch(
@@ -114,15 +125,14 @@ def _log_start(
     model: keras.Model,
     training: SplitReader,
     validation: SplitReader,
-    num_replicas: int,
     rows: list[Row],
 ) -> None:
     logger.info(
         "global batch %d = %d replicas x %d slices%s; %d training slices, %d steps an epoch; "
         "%d validation slices; U-Net %dx%d, %d filters, depth %d, %s parameters, %s",
         config.global_batch_size,
-        num_replicas,
-        training.padded_batch_size // num_replicas,
+        training.num_replicas,
+        training.padded_batch_size // training.num_replicas,
         " (padded)" if training.padded_batch_size != config.global_batch_size else "",
         training.num_slices,
         training.steps,

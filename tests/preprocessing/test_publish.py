@@ -79,18 +79,34 @@ def test_folder_that_fails_leaves_nothing(tmp_path):
 
 
 def test_what_a_killed_writer_left_aside_is_removed(tmp_path):
-    with whole_folder(tmp_path / "1") as aside:
-        name = aside.name
-    (tmp_path / name).mkdir()
-    (tmp_path / name / "stale").write_text("x")
-    (tmp_path / "1").rmdir()
+    (tmp_path / ".1.0123.partial" / "variables").mkdir(parents=True)
     with whole_folder(tmp_path / "1"):
-        pass
-    assert names_in(tmp_path / "1") == []
+        assert not (tmp_path / ".1.0123.partial").exists()
+    assert names_in(tmp_path) == ["1"]
+
+
+def test_two_writers_of_one_folder_do_not_mix(tmp_path):
+    def finish_second() -> None:
+        with whole_folder(tmp_path / "1") as late:
+            with whole_folder(tmp_path / "1") as early:
+                (early / "who").write_text("early")
+            (late / "who").write_text("late")
+
+    with pytest.raises(FileExistsError, match="exists already"):
+        finish_second()
+    assert (tmp_path / "1" / "who").read_text() == "early"
+    assert names_in(tmp_path) == ["1"]
+
+
+def test_empty_folder_is_replaced(tmp_path):
+    (tmp_path / "1").mkdir()
+    with whole_folder(tmp_path / "1") as aside:
+        (aside / "x").write_text("x")
+    assert names_in(tmp_path / "1") == ["x"]
 
 
 def test_folder_that_exists_is_refused(tmp_path):
-    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "precious").mkdir(parents=True)
     with pytest.raises(FileExistsError, match="exists already; choose another path"):
         with whole_folder(tmp_path / "1"):
             pass

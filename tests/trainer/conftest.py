@@ -93,6 +93,13 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def other_dataset(tmp_path: Path) -> Path:
+    """The same slices, smaller."""
+    write_dataset(tmp_path / "other", size=36)
+    return tmp_path / "other"
+
+
 def small_config(dataset: Path, out: Path, **settings: object) -> TrainerConfig:
     """A U-Net that trains in a second: 32x32 pixels, 4 filters, 2 levels."""
     defaults = {

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -38,9 +39,15 @@ def test_value_that_cannot_work_is_refused(settings, message):
 
 
 def test_config_survives_json(tmp_path):
-    config = make(image_size=64, num_replicas=3)
+    config = TrainerConfig(data=tmp_path / "d", out=tmp_path / "o", image_size=64, num_replicas=3)
     (tmp_path / "config.json").write_text(config.to_json())
     assert TrainerConfig.load(tmp_path) == config
+
+
+def test_recipe_that_travels_with_a_model_names_no_paths():
+    recipe = json.loads(make().recipe_to_json())
+    assert recipe["filters"] == 64
+    assert not {"data", "out"} & set(recipe)
 
 
 def test_folder_without_config_is_no_run(tmp_path):

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,17 @@ def test_pictures_are_drawn(evaluated):
 def test_other_dataset_without_manifest_is_refused(trained_run, tmp_path):
     with pytest.raises(ValueError, match="holds no dataset.json"):
         evaluate(EvaluationConfig(run=trained_run, out=tmp_path / "out", data=tmp_path))
+
+
+def test_dataset_that_is_gone_is_named_with_the_flag_that_helps(dataset, trained_run, tmp_path):
+    shutil.copytree(trained_run, tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["data"] = "/gone"
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="was trained on /gone, which .*; or give --data, where"):
+        evaluate(EvaluationConfig(run=tmp_path / "run", out=tmp_path / "out"))
+    report = evaluate(EvaluationConfig(run=tmp_path / "run", out=tmp_path / "out", data=dataset))
+    assert report["num_slices"] == 5
 
 
 def test_folder_that_is_no_run_is_refused(tmp_path):

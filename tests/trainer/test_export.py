@@ -84,6 +84,12 @@ def test_next_export_is_the_next_version(trained_run, model_dir, tmp_path):
     assert {entry.name for entry in tmp_path.iterdir()} == {"7", "8", "notes"}
 
 
+def test_number_that_tensorflow_serving_cannot_count_to_is_no_version(tmp_path):
+    (tmp_path / "3").mkdir()
+    (tmp_path / "99999999999999999999").mkdir()
+    assert export_module._next_version(tmp_path) == 4
+
+
 def test_recipe_travels_with_the_model(model_dir):
     config = json.loads((model_dir / "1" / "assets.extra" / "training_config.json").read_text())
     assert config["filters"] == 8

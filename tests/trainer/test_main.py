@@ -44,6 +44,22 @@ def test_wrong_input_ends_in_one_line(tmp_path, capsys):
     assert error.count("\n") == 1
 
 
+def test_folder_that_cannot_be_written_is_named_in_one_line(trained_run, tmp_path, capsys):
+    (tmp_path / "file").write_text("x")
+    out = tmp_path / "file" / "model"
+    assert main(["export", "--run", str(trained_run), "--out", str(out)]) == 1
+    error = capsys.readouterr().err
+    assert f"error: cannot read or write {out}" in error
+    assert "Not a directory" in error
+
+
+def test_help_shows_a_default_only_where_there_is_one():
+    shown = build_parser()._subparsers._group_actions[0].choices["train"].format_help()
+    shown = " ".join(shown.split())
+    assert "(default: 512)" in shown
+    assert "None" not in shown
+
+
 def test_help_is_there_without_tensorflow():
     code = (
         "import sys; from trainer.__main__ import build_parser; build_parser().format_help(); "

@@ -1,15 +1,18 @@
 import csv
 import json
 import logging
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
+from preprocessing.manifest import DatasetManifest, ManifestError
 from trainer import train
 from trainer.config import TrainerConfig
-from trainer.run_folder import load_best_model
+from trainer.run_folder import claimed, load_best_model
 from trainer.train import run
 
 
@@ -27,6 +30,7 @@ def test_run_leaves_all_that_a_user_looks_for(trained_run):
     assert names == {
         "checkpoints",
         "config.json",
+        "dataset.json",
         "curves.png",
         "evaluation.json",
         "history.csv",
@@ -124,6 +128,71 @@ def test_folder_without_a_dataset_is_refused_before_anything_is_written(config, 
     with pytest.raises(ValueError, match="holds no dataset.json, so it is not a whole dataset"):
         run(replace(config, data=tmp_path))
     assert not config.out.exists()
+
+
+def test_run_with_another_dataset_is_refused(config, other_dataset):
+    run(replace(config, epochs=1))
+    with pytest.raises(ValueError, match="holds another run .another dataset than the one in"):
+        run(replace(config, epochs=1, data=other_dataset))
+
+
+def test_run_goes_on_where_the_dataset_was_moved_to(config, tmp_path):
+    shutil.copytree(config.data, tmp_path / "first")
+    run(replace(config, epochs=1, data=tmp_path / "first"))
+    (tmp_path / "first").rename(tmp_path / "second")
+    run(replace(config, epochs=1, data=tmp_path / "second"))
+    evaluation = json.loads((config.out / "evaluation.json").read_text())
+    assert evaluation["data"] == str(tmp_path / "second")
+    assert TrainerConfig.load(config.out).data == tmp_path / "second"
+
+
+def test_second_training_in_the_same_folder_is_refused(config):
+    manifest = DatasetManifest.load(config.data)
+    with claimed(config, manifest):
+        with pytest.raises(ValueError, match="another process trains in --out"):
+            run(config)
+    with claimed(config, manifest):  # free again
+        pass
+
+
+def test_folder_whose_name_tensorflow_takes_for_a_pattern_is_refused(config, tmp_path):
+    with pytest.raises(ValueError, match=r"cannot keep checkpoints below a name with \[ \];"):
+        run(replace(config, out=tmp_path / "run[1]"))
+    assert not (tmp_path / "run[1]").exists()
+
+
+def test_folder_below_a_file_is_refused(config, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ValueError, match="cannot be a folder: Not a directory; choose another"):
+        run(replace(config, out=tmp_path / "file" / "run"))
+
+
+def test_shard_with_a_flipped_byte_is_named(config, tmp_path):
+    shutil.copytree(config.data, tmp_path / "copy")
+    shard = tmp_path / "copy" / "train-00001-of-00003.tfrecord"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(ManifestError, match=f"^{shard} is damaged: its SHA-256 is not the one in"):
+        run(replace(config, data=tmp_path / "copy"))
+
+
+def test_exhausted_memory_is_told_with_what_to_lower(config, monkeypatch):
+    def exhausted(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating\nmore")
+
+    monkeypatch.setattr(train, "_run_epoch", exhausted)
+    with pytest.raises(ValueError, match=r"lower --global-batch-size, .*OOM when allocating\)$"):
+        run(config)
+
+
+@pytest.mark.parametrize("kind", ["latest", "best"])
+def test_damaged_checkpoint_is_named(config, kind):
+    run(replace(config, epochs=1))
+    (data,) = (config.out / "checkpoints" / kind).glob("*.data-*")
+    data.write_bytes(data.read_bytes()[:10])
+    with pytest.raises(ValueError, match=f"the checkpoint .*/{kind}/ckpt-1 is damaged"):
+        run(replace(config, epochs=1))
 
 
 def test_run_without_a_finished_epoch_has_no_model(config):
