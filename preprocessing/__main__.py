@@ -1,8 +1,13 @@
 """``python -m preprocessing VERB``: phantoms, tfrecords."""
 
+import signal
+
+if __name__ == "__main__":
+    # Until `main` can say it in a line, Ctrl-C ends the program without a traceback.
+    _on_ctrl_c = signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import logging
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,13 +37,13 @@ Apache Beam's own options go after `--`:
 
 def main(argv: Sequence[str]) -> int:
     """Runs a verb and gives the exit status."""
-    own, beam_options = _cut_at_separator(argv)
-    flags = vars(build_parser().parse_args(own))
-    run = {"tfrecords": _tfrecords, "phantoms": _phantoms}[flags.pop("verb")]
-    # Beam speaks through many loggers, its root one too; only ours are for the user.
-    logging.basicConfig(level=logging.CRITICAL, format="%(levelname)s: %(message)s")
-    logging.getLogger("preprocessing").setLevel(logging.INFO)
     try:
+        own, beam_options = _cut_at_separator(argv)
+        flags = vars(build_parser().parse_args(own))
+        run = {"tfrecords": _tfrecords, "phantoms": _phantoms}[flags.pop("verb")]
+        # Beam speaks through many loggers, its root one too; only ours are for the user.
+        logging.basicConfig(level=logging.CRITICAL, format="%(levelname)s: %(message)s")
+        logging.getLogger("preprocessing").setLevel(logging.INFO)
         return run(flags, beam_options)
     except (ValueError, OSError, ShardWriteError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -201,4 +206,5 @@ def _add_phantoms(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 if __name__ == "__main__":
     # A container is stopped with SIGTERM: end as on Ctrl-C, and leave nothing half-done behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, _on_ctrl_c)
     sys.exit(main(sys.argv[1:]))

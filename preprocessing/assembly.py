@@ -13,9 +13,10 @@ from preprocessing import manifest
 from preprocessing.manifest import DatasetManifest, RefusedFile, Split, Statistics
 from preprocessing.publish import write_text
 from preprocessing.shards import FailedShard, PixelSums, ShardReport, ShardWriteError
-from preprocessing.spec import SPLITS, TRAIN_SPLIT
+from preprocessing.spec import SPLITS, TRAIN_SPLIT, VALIDATION_SPLIT
 
 _FAILURE_FILENAME = "failure.txt"
+_WARNINGS_FILENAME = "warnings.txt"
 _VERSIONED = ("apache-beam", "numpy", "pillow")
 
 
@@ -54,6 +55,9 @@ def write_manifest(
         },
         split_by=split_by,
     )
+    warnings = _warnings(ordered, validation=splits[VALIDATION_SPLIT])
+    text = "".join(f"{line}\n" for line in warnings)
+    (Path(folder) / _WARNINGS_FILENAME).write_text(text, encoding="utf-8")
     write_text(Path(folder) / manifest.FILENAME, dataset.to_json())
 
 
@@ -68,6 +72,33 @@ def read_outcome(folder: Path) -> DatasetManifest:
     if failure.exists():
         raise ShardWriteError(failure.read_text(encoding="utf-8"))
     return DatasetManifest.load(folder)
+
+
+def read_warnings(folder: Path) -> list[str]:
+    """Reads what `write_manifest` found strange in a dataset that it wrote.
+
+    Raises:
+        OSError: if it wrote none.
+    """
+    return (folder / _WARNINGS_FILENAME).read_text(encoding="utf-8").splitlines()
+
+
+def _warnings(reports: Sequence[ShardReport], *, validation: Sequence[ShardReport]) -> list[str]:
+    found = []
+    num_slices = sum(report.shard.num_examples for report in reports)
+    if num_slices and num_slices == sum(report.num_like_masks for report in reports):
+        found.append(
+            f"SLICES THAT LOOK LIKE MASKS: none of {num_slices} slices holds more than two gray "
+            "values; expected CT slices; look whether --images is the folder of slices"
+        )
+    num_validation = sum(report.shard.num_examples for report in validation)
+    if num_validation and not any(report.sums.num_lung_pixels for report in validation):
+        found.append(
+            f"NO LUNG IN VALIDATION: the masks of all {num_validation} validation slices are "
+            "empty, so validation tells nothing of how lungs are found; look at the masks, or "
+            "pass another --seed for another split"
+        )
+    return found
 
 
 def _split(reports: Sequence[ShardReport]) -> Split:

@@ -5,6 +5,7 @@ reads slices with it too. NumPy, Pillow and the standard library only.
 """
 
 import io
+import stat
 import struct
 import zlib
 from pathlib import Path
@@ -21,6 +22,9 @@ IMAGE_SUFFIXES = (".bmp", ".dib", ".png")
 
 MAX_FILE_BYTES = 4 * MAX_PIXELS + 2**20
 """The largest slice that passes the limit on pixels, at 32 bits a pixel, and room for a header."""
+
+NOT_BINARY = "has gray values"
+"""How the reason begins for which a file is no mask, though it is a slice."""
 
 _PALETTE_BITS = (1, 4, 8)
 _UNCOMPRESSED = 0
@@ -152,7 +156,7 @@ def decode_mask(data: bytes, *, source: str) -> npt.NDArray[np.uint8]:
     if not is_binary or brightest not in (0, IMAGE_SPEC.lung_label, MASK_FILE_FOREGROUND):
         raise UnreadableImageError(
             source=source,
-            reason=f"has gray values {_list_used(gray_values)}; expected only "
+            reason=f"{NOT_BINARY} {_list_used(gray_values)}; expected only "
             f"[0, {MASK_FILE_FOREGROUND}] or [0, {IMAGE_SPEC.lung_label}]; "
             "export it again as a binary mask, without smoothing",
         )
@@ -165,7 +169,13 @@ class _RefusedError(Exception):
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        num_bytes = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            raise UnreadableImageError(
+                source=str(path),
+                reason="is a pipe or a device; expected a file; remove it or copy its content",
+            )
+        num_bytes = status.st_size
         if num_bytes > MAX_FILE_BYTES:
             raise UnreadableImageError(
                 source=str(path),

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from preprocessing.errors import PreprocessingError
 from preprocessing.phantom_acquisition import ScanSettings, acquire, pose, sample_scan
 from preprocessing.phantom_anatomy import PatientAnatomy, sample_patient
 from preprocessing.phantom_body import paint_abdomen, paint_body, paint_lungs
@@ -154,17 +155,17 @@ def write_phantoms(config: PhantomsConfig) -> int:
         Number of pairs of slice and mask.
 
     Raises:
-        FileExistsError: if ``config.out`` is there and is anything but an empty folder.
-        OSError: if the folder cannot be written.
+        PreprocessingError: if ``config.out`` is there and is anything but an empty folder, or if it
+            cannot be written.
     """
-    _make_way(config.out)
-    with whole_folder(config.out) as folder:
-        for subfolder in ("images", "masks"):
-            (folder / subfolder).mkdir()
-        patients = range(config.num_patients)
-        for patient_index in tqdm(patients, desc="phantoms", unit="patient", disable=None):
-            _write_patient(folder, config, patient_index=patient_index)
-        _write_settings(folder / SETTINGS_FILENAME, config)
+    try:
+        _make_way(config.out)
+        with whole_folder(config.out) as folder:
+            _write_all(folder, config)
+    except OSError as error:
+        raise PreprocessingError(
+            f"--out {config.out} cannot be written: {error.strerror or error}; choose another"
+        ) from error
     return config.num_patients * config.slices_per_patient
 
 
@@ -172,13 +173,24 @@ def _make_way(out: Path) -> None:
     if not out.exists():
         return
     if not out.is_dir():
-        raise FileExistsError(f"{out} is a file; expected the name of a new folder; choose another")
+        raise PreprocessingError(
+            f"{out} is a file; expected the name of a new folder; choose another"
+        )
     if any(out.iterdir()):
-        raise FileExistsError(
+        raise PreprocessingError(
             f"{out} is a folder with files in it; expected a new or an empty one, as phantoms "
             "replace nothing; choose another one or remove it first"
         )
     out.rmdir()
+
+
+def _write_all(folder: Path, config: PhantomsConfig) -> None:
+    for subfolder in ("images", "masks"):
+        (folder / subfolder).mkdir()
+    patients = range(config.num_patients)
+    for patient_index in tqdm(patients, desc="phantoms", unit="patient", disable=None):
+        _write_patient(folder, config, patient_index=patient_index)
+    _write_settings(folder / SETTINGS_FILENAME, config)
 
 
 def _write_patient(folder: Path, config: PhantomsConfig, *, patient_index: int) -> None:

@@ -11,7 +11,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from preprocessing import manifest
-from preprocessing.assembly import read_outcome, write_manifest
+from preprocessing.assembly import read_outcome, read_warnings, write_manifest
 from preprocessing.config import BY_PATIENT, TfrecordsConfig
 from preprocessing.errors import PreprocessingError
 from preprocessing.manifest import DatasetManifest, RefusedFile
@@ -115,6 +115,8 @@ def run(config: TfrecordsConfig, *, is_terminal: bool = False) -> RunSummary:
             dataset.refused, num_refused, config=config, out=out, num_slices=inputs.num_slices
         )
         check_splits(dataset)
+        for line in read_warnings(staging):
+            logger.warning("%s", line)
         shards = [shard for split in dataset.splits.values() for shard in split.shards]
         names = [manifest.FILENAME, *(shard.filename for shard in shards)]
         replace_output(staging, out, filenames=names)

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from preprocessing.bmp import NOT_BINARY
 from preprocessing.config import TfrecordsConfig
 from preprocessing.errors import PreprocessingError
 from preprocessing.manifest import DatasetManifest, RefusedFile
 from preprocessing.pairing import shorten
 from preprocessing.publish import write_text
+from preprocessing.spec import TRAIN_SPLIT
 
 
 def refused_list(out: Path) -> Path:
@@ -50,19 +52,23 @@ def check_refused(
     write_text(path, "".join(f"{line}\n" for line in lines))
     share = 100 * num_refused / num_slices
     others = shorten([entry.file for entry in refused[1:]])
+    # Not all: a black slice passes for a mask, and one file may be damaged too.
+    num_no_masks = sum(entry.reason.startswith(NOT_BINARY) for entry in refused)
+    are_swapped = num_no_masks > num_slices / 2
     raise PreprocessingError(
         f"{num_refused} of {num_slices} slices are refused ({share:.1f} %), more than "
         f"--max-refused-fraction {config.max_refused_fraction:g} allows; no dataset was written; "
-        f"mend the files listed in {path}, or allow more. "
+        + ("are --images and --masks swapped? If not, " if are_swapped else "")
+        + f"mend the files listed in {path}, or allow more. "
         f"First: {lines[0]}" + (f". Also: {others}" if others else "")
     )
 
 
 def check_splits(dataset: DatasetManifest) -> None:
-    """Ends the job if a split has lost all of its slices.
+    """Ends the job if nothing can be learned from its masks, or a split has lost all slices.
 
     Raises:
-        PreprocessingError: if one has.
+        PreprocessingError: if all training masks are empty or full, or a split has no slice.
     """
     for name, split in dataset.splits.items():
         if not split.num_examples:
@@ -71,3 +77,12 @@ def check_splits(dataset: DatasetManifest) -> None:
                 f"which {dataset.refused[0].reason}; no dataset was written; mend the files, or "
                 "pass another --seed for another split"
             )
+    num_slices = dataset.splits[TRAIN_SPLIT].num_examples
+    foreground_fraction = dataset.statistics.foreground_fraction
+    if foreground_fraction in (0, 1):
+        found = "empty" if foreground_fraction == 0 else "lung everywhere"
+        raise PreprocessingError(
+            f"the masks of all {num_slices} training slices are {found}; expected masks in which "
+            "lung is 255 (or 1) and background is 0; no dataset was written; look whether --masks "
+            "is the folder of masks, or export them again"
+        )

@@ -101,6 +101,9 @@ class ShardReport:
     sums: PixelSums
     """Over the slices that it wrote."""
 
+    num_like_masks: int
+    """Slices that it wrote that hold no more than two gray values."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FailedShard:
@@ -218,6 +221,7 @@ def write_shard(plan: ShardPlan, *, images: str, masks: str, folder: str) -> Sha
         patients=dict(tally.patients),
         refused=tuple(tally.refused),
         sums=tally.sums,
+        num_like_masks=tally.num_like_masks,
     )
 
 
@@ -231,6 +235,7 @@ class _Tally:
     patients: Counter[str] = field(default_factory=Counter)
     refused: list[RefusedFile] = field(default_factory=list)
     sums: PixelSums = field(default_factory=PixelSums)
+    num_like_masks: int = 0
 
     def count_record(self, framed: bytes) -> None:
         self.num_records += 1
@@ -250,6 +255,7 @@ def _encode_pair(
     if patient_id:
         tally.patients[patient_id] += 1
     tally.sums += _sum_pixels(image, mask)
+    tally.num_like_masks += bool(((image == image.min()) | (image == image.max())).all())
     return encode_example(image=image, mask=mask, slice_id=pair.slice_id, patient_id=patient_id)
 
 

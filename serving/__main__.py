@@ -1,9 +1,14 @@
 """Command line of the serving stage: ``python -m serving serve``, ``predict`` and ``demo``."""
 
+import signal
+
+if __name__ == "__main__":
+    # Until `main` can say it in a line, Ctrl-C ends the program without a traceback.
+    _on_ctrl_c = signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import json
 import logging
-import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -11,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from serving.config import PredictConfig, ServeConfig
+from serving.config import DemoConfig, PredictConfig, ServeConfig
 from serving.errors import ServingError
 from trainer.signature import SIGNATURES
 
@@ -28,15 +33,16 @@ EXIT_INTERRUPTED = 130
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and gives its exit code."""
-    parser = _parser()
-    arguments = vars(parser.parse_args(argv))
-    verb = arguments.pop("verb")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    run = {"serve": _serve, "predict": _predict, "demo": _demo}[verb]
     try:
+        arguments = vars(_parser().parse_args(argv))
+        run = {"serve": _serve, "predict": _predict, "demo": _demo}[arguments.pop("verb")]
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
         return run(arguments)
     except (ServingError, ValueError, OSError) as error:
         return _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted")
+        return EXIT_INTERRUPTED
 
 
 def _serve(arguments: dict[str, Any]) -> int:
@@ -112,10 +118,16 @@ def _predict(arguments: dict[str, Any]) -> int:
 
 
 def _demo(arguments: dict[str, Any]) -> int:
+    config = DemoConfig(**arguments)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(number)
+
+    signal.signal(signal.SIGTERM, interrupt)
     from serving import demo
 
     try:
-        page = demo.run(demo.DemoConfig(**arguments))
+        page = demo.run(config)
     except KeyboardInterrupt:
         _fail("interrupted; the next demo starts anew")
         return EXIT_INTERRUPTED
@@ -268,26 +280,49 @@ def _add_demo(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
             "training, evaluation, export, server, masks. Without slices of your own, CT phantoms "
             "are drawn."
         ),
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
     demo.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder for everything"
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for everything; that of an earlier demo is replaced",
     )
-    demo.add_argument("--images", type=Path, metavar="DIR", help="slices of your own")
+    demo.add_argument(
+        "--images", type=Path, metavar="DIR", help="slices of your own (default: phantoms)"
+    )
     demo.add_argument("--masks", type=Path, metavar="DIR", help="their masks")
-    demo.add_argument("--num-patients", type=int, default=20, metavar="N", help="phantoms")
     demo.add_argument(
-        "--slices-per-patient", type=int, default=12, metavar="N", help="of each phantom"
+        "--patient-pattern",
+        default=DemoConfig.patient_pattern,
+        metavar="REGEX",
+        help="as in `python -m preprocessing tfrecords`, which has the default",
     )
     demo.add_argument(
-        "--image-size", type=int, default=128, metavar="PX", help="that the model works at"
+        "--max-refused-fraction",
+        type=float,
+        default=DemoConfig.max_refused_fraction,
+        metavar="SHARE",
+        help="as in `python -m preprocessing tfrecords`, which has the default",
     )
-    demo.add_argument(
-        "--filters", type=int, default=16, metavar="N", help="of the first level of the U-Net"
+    numbers = (
+        ("--num-patients", "N", "number of phantom patients"),
+        ("--slices-per-patient", "N", "slices of each phantom patient"),
+        ("--image-size", "PX", "height and width that the model works at"),
+        ("--filters", "N", "filters of the first level of the U-Net"),
+        ("--epochs", "N", "passes over the training slices, at most"),
     )
-    demo.add_argument("--epochs", type=int, default=25, metavar="N", help="at most")
+    for flag, metavar, meaning in numbers:
+        demo.add_argument(
+            flag,
+            type=int,
+            default=getattr(DemoConfig, flag.removeprefix("--").replace("-", "_")),
+            metavar=metavar,
+            help=f"{meaning} (default: %(default)s)",
+        )
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, _on_ctrl_c)
     sys.exit(main())

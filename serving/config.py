@@ -1,4 +1,4 @@
-"""Configuration of the two commands of this stage; every field is a flag."""
+"""Configuration of the commands of this stage; every field is a flag."""
 
 import re
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from pathlib import Path
 from trainer.signature import ARRAY_SIGNATURE, DEFAULT_MODEL_NAME, SIGNATURES
 
 DEFAULT_TIMEOUT_S = 30.0
+MAX_TIMEOUT_S = 86400.0
 LARGEST_PORT = 65535
 
 _TARGET = re.compile(r"\S+:\d{1,5}|unix:\S+")
@@ -88,13 +89,63 @@ class PredictConfig:
         """
         _check_model_name("--model-name", self.model_name)
         check_target(self.target)
-        if not self.timeout_s > 0:
-            raise ValueError(f"--timeout-s is {self.timeout_s}; expected seconds above 0")
+        if not 0 < self.timeout_s <= MAX_TIMEOUT_S:
+            raise ValueError(
+                f"--timeout-s is {self.timeout_s}; expected seconds above 0, and at most "
+                f"{MAX_TIMEOUT_S:g}, which is a day"
+            )
         if self.model_version is not None and self.model_version < 0:
             raise ValueError(f"--model-version is {self.model_version}; expected 0 or more")
         names = [signature.name for signature in SIGNATURES]
         if self.signature not in names:
             raise ValueError(f"--signature is {self.signature!r}; expected one of {names}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """Settings of the whole road: small enough for a laptop without a GPU."""
+
+    out: Path
+    """Folder for everything; a folder of an earlier demo is replaced."""
+
+    images: Path | None = None
+    """Folder of slices; None: phantoms are drawn."""
+
+    masks: Path | None = None
+    """Folder of masks, where ``images`` is given."""
+
+    patient_pattern: str | None = None
+    """Regular expression that reads the patient from a path; None: that of ``tfrecords``."""
+
+    max_refused_fraction: float | None = None
+    """Share of the slices that may be refused; None: that of ``tfrecords``."""
+
+    num_patients: int = 20
+    """Phantom patients."""
+
+    slices_per_patient: int = 12
+    """Slices of each phantom patient."""
+
+    image_size: int = 128
+    """Height and width that the model works at, in pixels."""
+
+    filters: int = 16
+    """Filters of the first level of the U-Net."""
+
+    epochs: int = 25
+    """Passes over the training slices, at most."""
+
+    def __post_init__(self) -> None:
+        """Checks values; each stage checks its own.
+
+        Raises:
+            ValueError: if only one of ``images`` and ``masks`` is given.
+        """
+        if (self.images is None) != (self.masks is None):
+            given, missing = ("IMAGES", "MASKS") if self.images else ("MASKS", "IMAGES")
+            raise ValueError(
+                f"{given} is given without {missing}; give both folders, or none for phantoms"
+            )
 
 
 def check_target(target: str) -> None:

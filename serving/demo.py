@@ -7,63 +7,58 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from preprocessing.bmp import IMAGE_SUFFIXES, read_mask
 from preprocessing.publish import write_text
+from serving.config import DemoConfig
 from serving.errors import InputError, StageFailedError
-from serving.report import Stage, write_report
+from serving.report import FILENAME, STAGES_FILENAME, Stage, write_report
 
 logger = logging.getLogger(__name__)
 
 MARKER = "demo.json"
 """File that says that a folder is a demo's, so that the next demo may replace it."""
 
+FORMAT = "lung-ct-segmentation-demo"
+"""What the marker says: another program may have a ``demo.json`` of its own."""
+
+MADE = (
+    "phantoms",
+    "dataset",
+    "dataset.refused.txt",
+    "run",
+    "evaluation",
+    "model",
+    "validation",
+    "predictions",
+    STAGES_FILENAME,
+    FILENAME,
+    MARKER,
+)
+"""All that a demo makes in its folder; half-made, it has the same name, hidden by a dot."""
+
 READY_PREFIX = "READY "
 """Start of the line in which ``serving serve`` says where it answers."""
 
+ENDING_S = 15.0
+"""Time for a stage to end in order; the server gives calls under way 10 s of it."""
 
-@dataclass(frozen=True, kw_only=True)
-class DemoConfig:
-    """Settings of ``python -m serving demo``: small enough for a laptop without a GPU."""
+_START_OF_A_STAGE = (
+    "import ctypes, os, signal, sys;"
+    # Before the stage itself knows of Ctrl-C, it ends the stage without a traceback.
+    "told = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN;"
+    "told and signal.signal(signal.SIGINT, signal.SIG_DFL);"
+    "ctypes.CDLL(None).prctl(1, int(signal.SIGTERM));"
+    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+)
+"""Asks Linux to end the stage when the demo is killed, then becomes the stage.
 
-    out: Path
-    """Folder for everything; a folder of an earlier demo is replaced."""
+Not by ``preexec_fn``, which may deadlock in a program with threads. 1 is PR_SET_PDEATHSIG.
 
-    images: Path | None = None
-    """Folder of slices; ``None``: phantoms are drawn."""
-
-    masks: Path | None = None
-    """Folder of masks, where ``images`` is given."""
-
-    num_patients: int = 20
-    """Phantom patients."""
-
-    slices_per_patient: int = 12
-    """Slices of each phantom patient."""
-
-    image_size: int = 128
-    """Height and width that the model works at, in pixels."""
-
-    filters: int = 16
-    """Filters of the first level of the U-Net."""
-
-    epochs: int = 25
-    """Passes over the training slices, at most."""
-
-    def __post_init__(self) -> None:
-        """Checks values.
-
-        Raises:
-            ValueError: if only one of ``images`` and ``masks`` is given.
-        """
-        if (self.images is None) != (self.masks is None):
-            given, missing = ("IMAGES", "MASKS") if self.images else ("MASKS", "IMAGES")
-            raise ValueError(
-                f"{given} is given without {missing}; give both folders, or none for phantoms"
-            )
+Source: prctl(2); subprocess.Popen, https://docs.python.org/3/library/subprocess.html
+"""
 
 
 def run(config: DemoConfig) -> Path:
@@ -76,7 +71,8 @@ def run(config: DemoConfig) -> Path:
         The page with all that came of it.
 
     Raises:
-        InputError: if ``config.out`` holds something that is no demo, or the slices.
+        InputError: if ``config.out`` holds something that is no demo, or the slices, or cannot be
+            written.
         StageFailedError: if a stage fails; it has said why itself.
     """
     out = config.out
@@ -98,6 +94,8 @@ def run(config: DemoConfig) -> Path:
         "tfrecords",
         "preprocessing tfrecords",
         *("--images", images, "--masks", masks, "--out", out / "dataset"),
+        *_where_given("--patient-pattern", config.patient_pattern),
+        *_where_given("--max-refused-fraction", config.max_refused_fraction),
     )
     _run(
         stages,
@@ -126,17 +124,54 @@ def run(config: DemoConfig) -> Path:
     return write_report(out, stages=stages, slice_ids=slice_ids, num_equal=num_equal)
 
 
+def _where_given(flag: str, value: object) -> list[str]:
+    # In one word, as a value may begin with a dash.
+    return [] if value is None else [f"{flag}={value}"]
+
+
 def _claim(config: DemoConfig) -> None:
+    """Empties the folder of an earlier demo, and marks it as a demo's; nothing else is removed."""
     out = config.out
     for folder in (config.images, config.masks):
         if folder and folder.resolve().is_relative_to(out.resolve()):
             raise InputError(f"{folder} lies in {out}, which the demo replaces; give another OUT")
-    if out.exists():
-        if any(out.iterdir()) and not (out / MARKER).is_file():
-            raise InputError(f"{out} holds something that is no demo; give another OUT")
-        shutil.rmtree(out)
     settings = {name: value and str(value) for name, value in vars(config).items()}
-    write_text(out / MARKER, json.dumps(settings, indent=2) + "\n")
+    try:
+        entries = sorted(out.iterdir()) if out.exists() else []
+        strange = [entry.name for entry in entries if not _is_made(entry.name)]
+        if entries and (strange or not _is_marked(out)):
+            raise InputError(
+                f"{out} holds something that is no demo: {(strange or [entries[0].name])[0]}; "
+                "expected a new or empty folder, or that of a demo; give another OUT"
+            )
+        # The marker stays to the end: a demo that is stopped here is still known for a demo.
+        for entry in entries:
+            if entry.name != MARKER:
+                _remove(entry)
+        write_text(out / MARKER, json.dumps({"format": FORMAT, **settings}, indent=2) + "\n")
+    except OSError as error:
+        raise InputError(
+            f"--out {out} cannot be written: {error.strerror or error}; choose another"
+        ) from error
+
+
+def _is_made(name: str) -> bool:
+    return name in MADE or name.startswith(tuple(f".{Path(made).stem}." for made in MADE))
+
+
+def _is_marked(out: Path) -> bool:
+    try:
+        marker = json.loads((out / MARKER).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    return isinstance(marker, dict) and marker.get("format") == FORMAT
+
+
+def _remove(entry: Path) -> None:
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry)
+    else:
+        entry.unlink()
 
 
 def _run(stages: list[Stage], name: str, module_and_verb: str, *arguments: object) -> None:
@@ -147,7 +182,8 @@ def _run(stages: list[Stage], name: str, module_and_verb: str, *arguments: objec
     """
     command = _command(name, module_and_verb, arguments)
     start = time.perf_counter()
-    exit_code = subprocess.run(command, check=False).returncode
+    with _started(command) as process:
+        exit_code = process.wait()
     if exit_code:
         raise StageFailedError(f"the stage {name} ended with exit code {exit_code}; see above")
     stages.append(_stage(name, command, start))
@@ -162,13 +198,38 @@ def _server(stages: list[Stage], model_dir: Path) -> Iterator[str]:
     """
     command = _command("serve", "serving serve", ("--model_base_path", model_dir, "--port", 0))
     start = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    with _started(command, stdout=subprocess.PIPE) as server:
+        target = _wait_until_ready(server)
+        stages.append(_stage("serve", command, start))
+        yield target
+
+
+@contextmanager
+def _started(
+    command: Sequence[str], *, stdout: int | None = None
+) -> Iterator["subprocess.Popen[str]"]:
+    """Starts a process, and ends it with the block, however the block ends.
+
+    Ctrl-C reaches every program on the terminal, so the process ends by itself then. SIGTERM
+    (a ``KeyboardInterrupt`` with its number) reaches the demo alone, which hands it on.
+    """
+    is_told = False
+    with subprocess.Popen(
+        [sys.executable, "-c", _START_OF_A_STAGE, *command[1:]], stdout=stdout, text=True
+    ) as process:
         try:
-            target = _wait_until_ready(server)
-            stages.append(_stage("serve", command, start))
-            yield target
+            yield process
+        except KeyboardInterrupt as interrupt:
+            is_told = not interrupt.args
+            raise
         finally:
-            server.terminate()
+            if not is_told:
+                process.terminate()
+            try:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(ENDING_S)
+            finally:
+                process.kill()  # nothing, if it has ended
 
 
 def _wait_until_ready(server: "subprocess.Popen[str]") -> str:
@@ -201,7 +262,7 @@ def _gather_validation_slices(out: Path, images: Path) -> list[str]:
     files = {
         path.relative_to(images).with_suffix("").as_posix(): path
         for path in images.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
     }
     for slice_id in slice_ids:
         source = files[slice_id]

@@ -3,9 +3,9 @@
 import dataclasses
 import io
 import logging
+import os
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,7 +102,8 @@ def run(
             **{key: _plain(value) for key, value in dataclasses.asdict(config).items()},
             "answered_version": client.answered_version,
         }
-        write_summary(config.out, summary, options=options)
+        if results:  # else the table of an earlier run is worth more than an empty one
+            write_summary(config.out, summary, options=options)
     except OSError as error:
         raise InputError(f"{config.out} cannot be written: {error}; give another --out") from error
     return summary
@@ -111,46 +112,46 @@ def run(
 def find_slices(source: Path, *, out: Path) -> list[SliceFile]:
     """Lists the slices of a file or folder, sorted by path.
 
-    A folder is searched through for files named as BMP or PNG; what lies below ``out`` is left
-    out, so that a second run does not segment the masks of the first.
+    A folder is searched through for files named as BMP or PNG. The masks and overlays below ``out``
+    are left out, so that a second run does not segment the masks of the first.
 
     Args:
         source: a file, or a folder.
         out: where the results go.
 
     Raises:
-        InputError: if there is none.
+        InputError: if there is none, if a folder cannot be read, or if masks would replace slices.
     """
+    results = [(out / kind).resolve() for kind in (MASKS, OVERLAYS)]
+    if any(source.resolve().is_relative_to(folder) for folder in results):
+        raise InputError(
+            f"{source} lies where results go, in {MASKS} or {OVERLAYS} of {out}; give another --out"
+        )
     if source.is_file():
         return [SliceFile(path=source, name=Path(source.stem))]
     if not source.is_dir():
-        raise InputError(
-            f"{source} does not exist; expected a BMP or PNG file, or a folder of them"
-        )
+        found = "is neither a file nor a folder" if source.exists() else "does not exist"
+        raise InputError(f"{source} {found}; expected a BMP or PNG file, or a folder of them")
     paths = sorted(
         path
-        for path in source.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and path.is_file()
-        and not path.resolve().is_relative_to(out.resolve())
+        for path in _walk(source, leave_out=results)
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
     )
     if not paths:
         raise InputError(
             f"{source} holds no file named *.bmp, *.dib or *.png; expected slices as BMP or PNG"
         )
     names = [path.relative_to(source).with_suffix("") for path in paths]
-    uses = Counter(names)
-    return [
-        # a.bmp beside a.png: each keeps its suffix in the name, so neither mask is lost.
-        SliceFile(path=path, name=name if uses[name] == 1 else path.relative_to(source))
-        for path, name in zip(paths, names, strict=True)
-    ]
+    if len(set(names)) < len(names):
+        # a.bmp beside a.png: all keep their suffix. If only these two did, a.bmp.bmp would clash.
+        names = [path.relative_to(source) for path in paths]
+    return [SliceFile(path=path, name=name) for path, name in zip(paths, names, strict=True)]
 
 
 def segment(
     slice_file: SliceFile, *, client: SegmentationClient, config: PredictConfig
 ) -> SliceResult:
-    """Segments one slice and writes its mask and overlay.
+    """Segments one slice and writes its mask and overlay; without overlays, an old one goes.
 
     Raises:
         UnreadableImageError: if the file is no slice.
@@ -169,9 +170,11 @@ def segment(
         milliseconds = 1000 * (time.perf_counter() - start)
         mask_file = _png(mask * np.uint8(MASK_FILE_FOREGROUND))
     write_bytes(_result_path(config.out, MASKS, slice_file), mask_file)
+    overlay_path = _result_path(config.out, OVERLAYS, slice_file)
     if config.overlays:
-        overlay = _png(draw_overlay(image, mask))
-        write_bytes(_result_path(config.out, OVERLAYS, slice_file), overlay)
+        write_bytes(overlay_path, _png(draw_overlay(image, mask)))
+    else:
+        overlay_path.unlink(missing_ok=True)
     lung_area_px = int(np.count_nonzero(mask))
     return SliceResult(
         file=str(slice_file.path),
@@ -211,7 +214,34 @@ def _segment_all(
             if failed_in_a_row == _MAX_FAILED_CALLS_IN_A_ROW:
                 raise
             result = SliceResult(file=file, error=f"{file}: {error}")
+        if result.error:
+            for kind in (MASKS, OVERLAYS):  # an earlier run may have left some
+                _result_path(config.out, kind, slice_file).unlink(missing_ok=True)
         yield result
+
+
+def _walk(folder: Path, *, leave_out: Sequence[Path]) -> Iterator[Path]:
+    """Gives all files of a folder; links to folders are not followed but told.
+
+    Raises:
+        InputError: if a folder cannot be read.
+    """
+
+    def fail(error: OSError) -> None:
+        raise InputError(
+            f"{error.filename} cannot be read: {error.strerror}; check its rights"
+        ) from error
+
+    links: list[str] = []
+    for root, folders, names in os.walk(folder, onerror=fail):
+        here = Path(root)
+        links.extend(str(here / name) for name in folders if (here / name).is_symlink())
+        folders[:] = [name for name in folders if (here / name).resolve() not in leave_out]
+        yield from (here / name for name in names)
+    if links:
+        logger.warning(
+            "links to folders are not followed: %s; give each as INPUT", ", ".join(sorted(links))
+        )
 
 
 def _stop_reason(error: CallError, *, num_left: int) -> str:

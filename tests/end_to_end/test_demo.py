@@ -1,9 +1,12 @@
 """The demo at a small size, as a user starts it: every stage in a process of its own."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ from PIL import Image
 
 from serving import demo
 from serving.__main__ import main
-from serving.demo import DemoConfig
+from serving.config import DemoConfig
 from serving.errors import InputError, StageFailedError
 
 SMALL = {
@@ -64,16 +67,39 @@ def test_server_of_the_demo_is_gone_at_its_end(out):
 def test_next_demo_replaces_the_last_one(tmp_path):
     config = DemoConfig(out=tmp_path / "demo")
     demo._claim(config)
-    (config.out / "leftover").write_text("x")
-    demo._claim(config)
+    (config.out / "dataset").mkdir()
+    (config.out / ".run.partial").mkdir()
+    (config.out / "report.html").write_text("x")
+    (config.out / "model").symlink_to(tmp_path)
+    (tmp_path / "link").symlink_to(config.out)
+    demo._claim(DemoConfig(out=tmp_path / "link"))
+    assert tmp_path.is_dir()
     assert [entry.name for entry in config.out.iterdir()] == [demo.MARKER]
 
 
 def test_folder_with_something_else_is_refused(tmp_path):
     (tmp_path / "holiday.jpg").write_text("x")
-    with pytest.raises(InputError, match="holds something that is no demo; give another OUT"):
+    with pytest.raises(InputError, match="holds something that is no demo: holiday.jpg; expected"):
         demo.run(DemoConfig(out=tmp_path))
     assert (tmp_path / "holiday.jpg").exists()
+
+
+def test_folder_of_a_demo_with_a_file_of_ones_own_is_refused(tmp_path):
+    demo._claim(DemoConfig(out=tmp_path))
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "thesis.txt").write_text("x")
+    with pytest.raises(InputError, match=r"no demo: thesis.txt; .*give another OUT"):
+        demo._claim(DemoConfig(out=tmp_path))
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("text", ['{"mine": 1}', "[1]", "not JSON"])
+def test_marker_of_another_program_is_none(tmp_path, text):
+    (tmp_path / demo.MARKER).write_text(text)
+    (tmp_path / "model").write_text("mine")
+    with pytest.raises(InputError, match=r"no demo: demo.json; .*give another OUT"):
+        demo._claim(DemoConfig(out=tmp_path))
+    assert (tmp_path / "model").read_text() == "mine"
 
 
 @pytest.mark.parametrize(
@@ -92,6 +118,77 @@ def test_stage_that_fails_ends_the_demo_and_is_named(tmp_path):
     config = DemoConfig(out=tmp_path / "demo", images=tmp_path / "none", masks=tmp_path / "none")
     with pytest.raises(StageFailedError, match="the stage tfrecords ended with exit code 1"):
         demo.run(config)
+
+
+def test_options_of_the_records_are_handed_on(tmp_path, monkeypatch):
+    commands = []
+
+    def run_nothing(stages, *command):
+        commands.append([str(word) for word in command])
+        raise StageFailedError
+
+    monkeypatch.setattr(demo, "_run", run_nothing)
+    folders = {"images": tmp_path / "i", "masks": tmp_path / "m", "out": tmp_path / "demo"}
+    for given in ({}, {"patient_pattern": "-(?P<patient_id>.)", "max_refused_fraction": 0.0}):
+        with pytest.raises(StageFailedError):
+            demo.run(DemoConfig(**folders, **given))
+    assert commands[0][-2:] == ["--out", str(tmp_path / "demo" / "dataset")]
+    assert commands[1][-2:] == [
+        "--patient-pattern=-(?P<patient_id>.)",
+        "--max-refused-fraction=0.0",
+    ]
+
+
+def start_demo(out):
+    """Starts a demo and waits until one of its stages runs."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "serving", "demo", "--out", str(out), "--num-patients", "999"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 30
+    while not list(out.glob(".phantoms*/images/*.bmp")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return process
+
+
+def is_running(out):
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    return str(out) in listed.stdout
+
+
+def test_sigterm_ends_the_stage_in_order_too(tmp_path):
+    with start_demo(tmp_path / "demo") as process:
+        process.terminate()
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err.endswith("\nerror: interrupted; the next demo starts anew\n")
+    assert err.count("error: interrupted") == 2  # the stage, and the demo
+    assert "Traceback" not in err
+    assert not is_running(tmp_path)
+    assert [entry.name for entry in (tmp_path / "demo").iterdir()] == [demo.MARKER]
+
+
+def test_ctrl_c_reaches_the_stage_once(tmp_path):
+    with start_demo(tmp_path / "demo") as process:
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err.count("error: interrupted") == 2
+    assert "Traceback" not in err
+    assert not is_running(tmp_path)
+
+
+def test_killed_demo_leaves_no_stage_running(tmp_path):
+    with start_demo(tmp_path / "demo") as process:
+        process.kill()
+        process.communicate(timeout=30)  # to the end of the last program that could write
+    deadline = time.monotonic() + 10
+    while is_running(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_running(tmp_path)
 
 
 def test_server_that_does_not_start_is_named(tmp_path):

@@ -1,4 +1,5 @@
 import io
+import os
 import struct
 
 import numpy as np
@@ -275,3 +276,9 @@ def test_real_slices_equal_what_pillow_reads(lctsc):
         np.testing.assert_array_equal(read_slice(path), np.asarray(Image.open(path).convert("L")))
         mask = np.asarray(Image.open(lctsc / "masks" / path.name).convert("L"))
         np.testing.assert_array_equal(read_mask(lctsc / "masks" / path.name), mask // 255)
+
+
+def test_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.bmp")
+    with pytest.raises(UnreadableImageError, match=r"a.bmp is a pipe or a device; expected a file"):
+        read_slice(tmp_path / "a.bmp")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from preprocessing.errors import PreprocessingError
 from preprocessing.phantom_acquisition import (
     ScanSettings,
     acquire,
@@ -319,7 +320,7 @@ def test_empty_folder_is_filled(tmp_path: Path) -> None:
 def test_folder_with_files_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(
-        FileExistsError, match="folder with files in it; expected a new or an empty"
+        PreprocessingError, match="folder with files in it; expected a new or an empty"
     ):
         write_phantoms(_config(tmp_path))
     assert _files(tmp_path) == {"mine.txt": b"mine"}
@@ -327,8 +328,18 @@ def test_folder_with_files_is_refused_and_left_alone(tmp_path: Path) -> None:
 
 def test_file_instead_of_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(FileExistsError, match="out is a file; expected the name of a new folder"):
+    with pytest.raises(
+        PreprocessingError, match="out is a file; expected the name of a new folder"
+    ):
         write_phantoms(_config(tmp_path / "out"))
+
+
+def test_folder_that_cannot_be_made_is_told_with_the_flag(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(
+        PreprocessingError, match=r"--out .*/file/out cannot be written: .*; choose another$"
+    ):
+        write_phantoms(_config(tmp_path / "file" / "out"))
 
 
 def test_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,7 +347,7 @@ def test_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", fail)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(PreprocessingError, match="No space left"):
         write_phantoms(_config(tmp_path / "out"))
     assert list(tmp_path.iterdir()) == []
 

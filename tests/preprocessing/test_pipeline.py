@@ -1,5 +1,6 @@
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -217,6 +218,43 @@ def test_split_of_which_all_slices_are_refused_ends_the_job(pairs):
         path.write_bytes(b"")
     with pytest.raises(PreprocessingError, match="all slices of the validation split were refused"):
         run(make_config(pairs, max_refused_fraction=1, overwrite=True))
+
+
+def fill_masks(pairs, gray_value, *, pattern="*"):
+    for path in pairs.masks.glob(pattern):
+        Image.fromarray(np.full((12, 10), gray_value, np.uint8)).save(path)
+
+
+@pytest.mark.parametrize(("gray_value", "found"), [(0, "empty"), (255, "lung everywhere")])
+def test_training_masks_from_which_nothing_can_be_learned_end_the_job(pairs, gray_value, found):
+    fill_masks(pairs, gray_value)
+    with pytest.raises(
+        PreprocessingError, match=f"the masks of all 16 training slices are {found}; expected masks"
+    ):
+        run(make_config(pairs))
+    assert not pairs.out.exists()
+
+
+def test_validation_without_lung_is_said_loudly(pairs, caplog):
+    (patient_id,) = run(make_config(pairs)).dataset.splits["validation"].patients
+    assert caplog.text == ""
+    fill_masks(pairs, 0, pattern=f"{patient_id}_*")
+    run(make_config(pairs, overwrite=True))
+    assert "NO LUNG IN VALIDATION: the masks of all 4 validation slices are empty" in caplog.text
+
+
+def test_masks_in_place_of_slices_are_said_loudly(pairs, caplog):
+    copies = shutil.copytree(pairs.masks, pairs.out.with_name("copies"))
+    run(make_config(pairs, images=copies))
+    assert "SLICES THAT LOOK LIKE MASKS: none of 20 slices holds more than two" in caplog.text
+
+
+def test_swapped_folders_are_asked_for(pairs):
+    (pairs.images / "P0_z000.bmp").write_bytes(b"")
+    with pytest.raises(
+        PreprocessingError, match="; are --images and --masks swapped[?] If not, me"
+    ):
+        run(make_config(pairs, images=pairs.masks, masks=pairs.images))
 
 
 def test_same_folder_for_slices_and_masks_is_refused(pairs):

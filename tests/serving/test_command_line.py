@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from serving import __main__ as command_line
 from serving.__main__ import main
 from serving.client import SegmentationClient
 from serving.embedded.server import EmbeddedServer
@@ -54,8 +56,17 @@ def test_demo_that_cannot_write_says_so_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
-    assert main(["demo", "--out", str(tmp_path / "file")]) == 1
-    assert capsys.readouterr().err == f"error: [Errno 20] Not a directory: '{tmp_path / 'file'}'\n"
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert main(["demo", "--out", str(out)]) == 1
+        printed = capsys.readouterr().err
+        assert printed == f"error: --out {out} cannot be written: Not a directory; choose another\n"
+
+
+def test_help_names_no_default_where_there_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in ("serve", "predict", "demo"):
+        with pytest.raises(SystemExit, match="0"):
+            main([verb, "--help"])
+        assert "None" not in capsys.readouterr().out
 
 
 def test_demo_never_replaces_the_slices_it_is_given(
@@ -95,6 +106,35 @@ def test_one_line_says_why_there_is_no_mask(
     assert printed.err.count("\n") == 1
     assert message in printed.err
     assert printed.out == ""
+
+
+@pytest.mark.parametrize("stage", ["preprocessing", "serving"])
+def test_ctrl_c_while_modules_load_ends_the_program_without_a_traceback(
+    tmp_path: Path, stage: str
+) -> None:
+    # Found before Python's own, this is what the command line loads first.
+    (tmp_path / "argparse.py").write_text(
+        "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(9)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-m", stage, "--help"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_ctrl_c_before_the_first_slice_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command_line, "_predict", interrupt)
+    assert main(["predict", str(tmp_path), "--out", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "error: interrupted\n"
 
 
 def test_abbreviated_and_unknown_flags_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

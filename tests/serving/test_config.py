@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from serving.__main__ import _parser
-from serving.config import PredictConfig, ServeConfig, check_target
+from serving.config import DemoConfig, PredictConfig, ServeConfig, check_target
 
 
 @pytest.mark.parametrize(
@@ -13,6 +13,7 @@ from serving.config import PredictConfig, ServeConfig, check_target
     [
         (["serve", "--model_base_path", "m"], ServeConfig(model_base_path=Path("m"))),
         (["predict", "in", "--out", "o"], PredictConfig(input=Path("in"), out=Path("o"))),
+        (["demo", "--out", "o"], DemoConfig(out=Path("o"))),
     ],
 )
 def test_flags_and_their_defaults_are_the_fields(argv: list[str], config: Any) -> None:
@@ -45,6 +46,8 @@ def test_server_values_that_cannot_work_are_refused(values: dict[str, Any], mess
         ({"target": "a b:1"}, "the target is 'a b:1'"),
         ({"timeout_s": 0.0}, "--timeout-s is 0.0; expected seconds above 0"),
         ({"timeout_s": float("nan")}, "--timeout-s is nan"),
+        ({"timeout_s": float("inf")}, "--timeout-s is inf; expected seconds above 0, and at most"),
+        ({"timeout_s": 1e12}, "and at most 86400, which is a day"),
         ({"model_version": -2}, "--model-version is -2"),
         ({"signature": "x"}, "--signature is 'x'; expected one of"),
         ({"model_name": ""}, "--model-name is ''"),

@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,79 @@ def test_single_file_may_have_any_name(
     assert not (tmp_path / "out" / "overlays").exists()
 
 
+def test_pipes_and_folders_named_like_slices_are_left_out(
+    write_slice: WriteSlice, tmp_path: Path
+) -> None:
+    folder = write_slice("x.bmp/a.bmp", SMALL).parents[1]
+    os.mkfifo(folder / "b.bmp")
+    assert [item.name for item in predict.find_slices(folder, out=tmp_path)] == [Path("x.bmp/a")]
+    with pytest.raises(InputError, match=r"b.bmp is neither a file nor a folder; expected a BMP"):
+        predict.find_slices(folder / "b.bmp", out=tmp_path)
+
+
+def test_slices_may_lie_in_the_folder_of_the_results(
+    server: EmbeddedServer, write_slice: WriteSlice, tmp_path: Path
+) -> None:
+    folder = write_slice("a.bmp", SMALL).parent
+    for _ in range(2):
+        summary, _ = run(folder, tmp_path, server.target)
+        assert len(summary.results) == 1
+        summary, _ = run(tmp_path, tmp_path, server.target)
+        assert len(summary.results) == 1
+
+
+def test_masks_never_replace_the_slices_that_they_are_made_of(
+    write_slice: WriteSlice, tmp_path: Path
+) -> None:
+    path = write_slice("masks/a.png", SMALL)
+    for source in (path, path.parent):
+        with pytest.raises(InputError, match="lies where results go, in masks or overlays of"):
+            predict.find_slices(source, out=tmp_path / "slices")
+
+
+def test_folder_that_cannot_be_read_is_told(
+    write_slice: WriteSlice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_slice("closed/a.bmp", SMALL).parents[1]
+
+    def deny(path: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", deny)
+    with pytest.raises(InputError, match="slices cannot be read: Permission denied; check its"):
+        predict.find_slices(folder, out=tmp_path)
+
+
+def test_links_to_folders_are_told(
+    write_slice: WriteSlice, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write_slice("a.bmp", SMALL).parent
+    (folder / "more").symlink_to(tmp_path)
+    assert len(predict.find_slices(folder, out=tmp_path)) == 1
+    assert f"links to folders are not followed: {folder / 'more'}; give" in caplog.text
+
+
+def test_slice_that_fails_later_keeps_no_mask_of_an_earlier_run(
+    server: EmbeddedServer, write_slice: WriteSlice, tmp_path: Path
+) -> None:
+    write_slice("a.bmp", SMALL)
+    path = write_slice("b.bmp", SMALL)
+    run(path.parent, tmp_path / "out", server.target)
+    path.write_bytes(b"<html>no slice</html>")
+    run(path.parent, tmp_path / "out", server.target)
+    for kind in ("masks", "overlays"):
+        assert [entry.name for entry in (tmp_path / "out" / kind).iterdir()] == ["a.png"]
+
+
+def test_run_without_overlays_leaves_none_of_an_earlier_run(
+    server: EmbeddedServer, write_slice: WriteSlice, tmp_path: Path
+) -> None:
+    path = write_slice("a.bmp", SMALL)
+    for overlays in (True, False):
+        run(path, tmp_path / "out", server.target, overlays=overlays)
+        assert (tmp_path / "out" / "overlays" / "a.png").exists() == overlays
+
+
 def test_second_run_into_the_same_folder_leaves_its_own_results_alone(
     server: EmbeddedServer, write_slice: WriteSlice, tmp_path: Path
 ) -> None:
@@ -91,8 +165,9 @@ def test_equal_names_with_other_suffixes_both_keep_their_mask(
     write_slice("a.bmp", SMALL)
     write_slice("a.PNG", SMALL)
     write_slice("b.png", SMALL)
+    write_slice("a.bmp.bmp", SMALL)
     slices = predict.find_slices(tmp_path / "slices", out=tmp_path / "out")
-    assert [str(item.name) for item in slices] == ["a.PNG", "a.bmp", "b"]
+    assert [str(item.name) for item in slices] == ["a.PNG", "a.bmp", "a.bmp.bmp", "b.png"]
 
 
 def test_input_that_is_not_there_is_told(tmp_path: Path) -> None:
@@ -107,7 +182,10 @@ def test_missing_server_ends_the_run_at_the_first_slice(
 ) -> None:
     for index in range(20):
         write_slice(f"{index}.bmp", SMALL)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "summary.csv").write_text("of an earlier run")
     summary, failures = run(tmp_path / "slices", tmp_path / "out", f"localhost:{closed_port}")
+    assert (tmp_path / "out" / "summary.csv").read_text() == "of an earlier run"
     assert failures == []
     assert summary.results == []
     assert summary.stopped.startswith("stopped with 20 slices left: no server answers at")
