@@ -81,7 +81,7 @@ def _tfrecords(flags: dict[str, Any], beam_options: Sequence[str]) -> int:
 def _phantoms(flags: dict[str, Any], beam_options: Sequence[str]) -> int:
     if beam_options:
         raise ValueError("`phantoms` takes nothing after `--`; only `tfrecords` runs on Beam")
-    from preprocessing.phantoms import PhantomsConfig, write_phantoms
+    from preprocessing.phantoms.drawing import PhantomsConfig, write_phantoms
 
     config = PhantomsConfig(**flags)
     print(f"{config.out}: {write_phantoms(config)} pairs in images/ and masks/")

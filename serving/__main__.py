@@ -9,8 +9,8 @@ if __name__ == "__main__":
 import argparse
 import json
 import logging
+import queue
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -47,10 +47,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _serve(arguments: dict[str, Any]) -> int:
     config = ServeConfig(**arguments)
-    stop = threading.Event()
+    # A signal can arrive while the main thread holds the lock of an Event; this queue has none.
+    stop: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def stop_on_signal(number: int, frame: FrameType | None) -> None:
-        stop.set()
+        stop.put(number)
 
     # Before the model is loaded, so that a signal during the load ends the program in order too.
     # Python as a container's first process would ignore SIGTERM without a handler.
@@ -62,7 +63,7 @@ def _serve(arguments: dict[str, Any]) -> int:
     server = EmbeddedServer(config)
     server.start()
     _print_start(config, server)
-    stop.wait()
+    stop.get()
     print(f"stopping; calls under way have {DRAIN_S:g} s to end", file=sys.stderr, flush=True)
     server.stop()
     return EXIT_OK

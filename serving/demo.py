@@ -45,21 +45,6 @@ READY_PREFIX = "READY "
 ENDING_S = 15.0
 """Time for a stage to end in order; the server gives calls under way 10 s of it."""
 
-_START_OF_A_STAGE = (
-    "import ctypes, os, signal, sys;"
-    # Before the stage itself knows of Ctrl-C, it ends the stage without a traceback.
-    "told = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN;"
-    "told and signal.signal(signal.SIGINT, signal.SIG_DFL);"
-    "ctypes.CDLL(None).prctl(1, int(signal.SIGTERM));"
-    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
-)
-"""Asks Linux to end the stage when the demo is killed, then becomes the stage.
-
-Not by ``preexec_fn``, which may deadlock in a program with threads. 1 is PR_SET_PDEATHSIG.
-
-Source: prctl(2); subprocess.Popen, https://docs.python.org/3/library/subprocess.html
-"""
-
 
 def run(config: DemoConfig) -> Path:
     """Drives slices from BMP files to served masks.
@@ -214,9 +199,7 @@ def _started(
     (a ``KeyboardInterrupt`` with its number) reaches the demo alone, which hands it on.
     """
     is_told = False
-    with subprocess.Popen(
-        [sys.executable, "-c", _START_OF_A_STAGE, *command[1:]], stdout=stdout, text=True
-    ) as process:
+    with subprocess.Popen(command, stdout=stdout, text=True) as process:
         try:
             yield process
         except KeyboardInterrupt as interrupt:

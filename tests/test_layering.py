@@ -108,9 +108,17 @@ def test_only_the_distribution_module_names_tf_distribute_classes():
 
 
 def test_package_files_are_empty():
-    for path in ROOT.glob("*/__init__.py"):
+    paths = [path for path in modules() if path.name == "__init__.py"]
+    assert len(paths) == 5
+    for path in paths:
         assert path.read_text() == "", path
-    assert (ROOT / "serving" / "embedded" / "__init__.py").read_text() == ""
+
+
+def test_every_package_is_listed_in_setup():
+    setup = (ROOT / "setup.py").read_text()
+    for path in modules():
+        package = ".".join(path.relative_to(ROOT).parts[:-1])
+        assert f'"{package}"' in setup, package
 
 
 @pytest.mark.parametrize(

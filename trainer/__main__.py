@@ -1,5 +1,11 @@
 """``python -m trainer VERB``: flags to a configuration, a configuration to a run."""
 
+import signal
+
+if __name__ == "__main__":
+    # Until `main` can say it in a line, Ctrl-C ends the program without a traceback.
+    _on_ctrl_c = signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import logging
 import sys
@@ -33,10 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         0, or 1 with one line on stderr when the input or the settings do not work.
     """
-    flags = vars(build_parser().parse_args(arguments))
-    verb: Callable[[dict[str, object]], None] = _VERBS[flags.pop("verb")]
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
+        flags = vars(build_parser().parse_args(arguments))
+        verb: Callable[[dict[str, object]], None] = _VERBS[flags.pop("verb")]
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
         verb(flags)
     except (ValueError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -229,4 +235,7 @@ def _verb(
 
 
 if __name__ == "__main__":
+    # A container is stopped with SIGTERM: end as on Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, _on_ctrl_c)
     sys.exit(main())

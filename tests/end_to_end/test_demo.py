@@ -181,16 +181,6 @@ def test_ctrl_c_reaches_the_stage_once(tmp_path):
     assert not is_running(tmp_path)
 
 
-def test_killed_demo_leaves_no_stage_running(tmp_path):
-    with start_demo(tmp_path / "demo") as process:
-        process.kill()
-        process.communicate(timeout=30)  # to the end of the last program that could write
-    deadline = time.monotonic() + 10
-    while is_running(tmp_path) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not is_running(tmp_path)
-
-
 def test_server_that_does_not_start_is_named(tmp_path):
     with pytest.raises(StageFailedError, match="the server ended before it answered; see above"):
         with demo._server([], tmp_path / "no_model"):

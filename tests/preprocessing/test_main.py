@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from preprocessing import phantoms, pipeline
+from preprocessing import pipeline
 from preprocessing.__main__ import build_parser, main
 from preprocessing.config import TfrecordsConfig
-from preprocessing.phantoms import PhantomsConfig
+from preprocessing.phantoms import drawing
+from preprocessing.phantoms.drawing import PhantomsConfig
 
 
 @pytest.fixture(autouse=True)
@@ -116,7 +117,7 @@ def test_interrupt_is_one_line_and_its_own_status(pairs, monkeypatch, capsys):
 
 def test_phantoms_gets_its_options(tmp_path, monkeypatch, capsys):
     seen = []
-    monkeypatch.setattr(phantoms, "write_phantoms", lambda config: seen.append(config) or 6)
+    monkeypatch.setattr(drawing, "write_phantoms", lambda config: seen.append(config) or 6)
     out = str(tmp_path / "p")
     assert main(["phantoms", "--out", out, "--num-patients", "2", "--image-size", "64"]) == 0
     assert seen == [PhantomsConfig(out=Path(out), num_patients=2, image_size=64)]

@@ -7,25 +7,25 @@ import pytest
 from PIL import Image
 
 from preprocessing.errors import PreprocessingError
-from preprocessing.phantom_acquisition import (
+from preprocessing.phantoms.acquisition import (
     ScanSettings,
     acquire,
     pose,
     sample_scan,
     to_gray_values,
 )
-from preprocessing.phantom_anatomy import CARINA_LEVEL, PatientAnatomy, profile, sample_patient
-from preprocessing.phantom_body import paint_abdomen, paint_body, paint_lungs
-from preprocessing.phantom_bones import paint_spine
-from preprocessing.phantom_canvas import AIR_HU, Canvas, Grid, Pose, smooth_max
-from preprocessing.phantom_section import cut_section
-from preprocessing.phantoms import (
+from preprocessing.phantoms.anatomy import CARINA_LEVEL, PatientAnatomy, profile, sample_patient
+from preprocessing.phantoms.body import paint_abdomen, paint_body, paint_lungs
+from preprocessing.phantoms.bones import paint_spine
+from preprocessing.phantoms.canvas import AIR_HU, Canvas, Grid, Pose, smooth_max
+from preprocessing.phantoms.drawing import (
     PhantomsConfig,
     draw_slice,
     slice_level,
     slice_name,
     write_phantoms,
 )
+from preprocessing.phantoms.section import cut_section
 
 SIZE = 128
 NO_WARP = np.zeros((2, 7, 7), np.float32)

@@ -108,7 +108,7 @@ def test_one_line_says_why_there_is_no_mask(
     assert printed.out == ""
 
 
-@pytest.mark.parametrize("stage", ["preprocessing", "serving"])
+@pytest.mark.parametrize("stage", ["preprocessing", "trainer", "serving"])
 def test_ctrl_c_while_modules_load_ends_the_program_without_a_traceback(
     tmp_path: Path, stage: str
 ) -> None:
@@ -166,7 +166,10 @@ def test_server_says_when_it_is_ready_and_ends_in_order(
         with SegmentationClient(ready["target"]) as client:
             assert client.predict(SMALL).tolist() == [[1, 0], [1, 0]]
         process.send_signal(number)
-        _, err = process.communicate(timeout=20)
+        try:
+            _, err = process.communicate(timeout=20)
+        finally:
+            process.kill()  # a server that does not end fails the test and does not hang it
     assert process.returncode == 0
     assert err == "stopping; calls under way have 10 s to end\n"
     text = "".join(lines)

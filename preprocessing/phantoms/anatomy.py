@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocessing.phantom_canvas import Floats
+from preprocessing.phantoms.canvas import Floats
 
 SIDES = (-1, 1)
 """Right and left of the patient, as the sign of x."""

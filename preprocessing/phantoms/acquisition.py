@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocessing.phantom_anatomy import PatientAnatomy
-from preprocessing.phantom_canvas import AIR_HU, Floats, Grid, Pose
+from preprocessing.phantoms.anatomy import PatientAnatomy
+from preprocessing.phantoms.canvas import AIR_HU, Floats, Grid, Pose
 from preprocessing.spec import IMAGE_SPEC
 
 WINDOW_LOW_HU = -1350.0

@@ -3,8 +3,8 @@
 import numpy as np
 from PIL import Image, ImageDraw
 
-from preprocessing.phantom_anatomy import HILUM_LEVEL, SIDES, bulge, profile
-from preprocessing.phantom_canvas import (
+from preprocessing.phantoms.anatomy import HILUM_LEVEL, SIDES, bulge, profile
+from preprocessing.phantoms.canvas import (
     AIR_HU,
     Canvas,
     Floats,
@@ -12,7 +12,7 @@ from preprocessing.phantom_canvas import (
     smooth_min,
     superellipse,
 )
-from preprocessing.phantom_section import FAT_HU, MUSCLE_HU, Section, arms
+from preprocessing.phantoms.section import FAT_HU, MUSCLE_HU, Section, arms
 
 SKIN_HU = 20.0
 LIVER_HU = 62.0

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from preprocessing.phantom_anatomy import SIDES, profile
-from preprocessing.phantom_canvas import Canvas
-from preprocessing.phantom_section import MARROW_HU, MUSCLE_HU, Section, arms
+from preprocessing.phantoms.anatomy import SIDES, profile
+from preprocessing.phantoms.canvas import Canvas
+from preprocessing.phantoms.section import MARROW_HU, MUSCLE_HU, Section, arms
 
 
 def paint_spine(canvas: Canvas, section: Section) -> None:

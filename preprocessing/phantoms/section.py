@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from preprocessing.phantom_anatomy import SIDES, PatientAnatomy, bulge, profile
-from preprocessing.phantom_canvas import Canvas, Floats, smooth_field, superellipse
+from preprocessing.phantoms.anatomy import SIDES, PatientAnatomy, bulge, profile
+from preprocessing.phantoms.canvas import Canvas, Floats, smooth_field, superellipse
 
 FAT_HU = -100.0
 MUSCLE_HU = 50.0

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from preprocessing.phantom_anatomy import CARINA_LEVEL, HILUM_LEVEL, SIDES, bulge, profile
-from preprocessing.phantom_canvas import AIR_HU, Canvas
-from preprocessing.phantom_section import FAT_HU, MUSCLE_HU, Section
+from preprocessing.phantoms.anatomy import CARINA_LEVEL, HILUM_LEVEL, SIDES, bulge, profile
+from preprocessing.phantoms.canvas import AIR_HU, Canvas
+from preprocessing.phantoms.section import FAT_HU, MUSCLE_HU, Section
 
 AIRWAY_WALL_HU = 10.0
 

@@ -1,9 +1,9 @@
 """Chest-like CT phantoms: slices and lung masks of invented patients, as BMP files.
 
 They let everybody drive the whole road with no data at hand; they are no substitute for real
-slices. Reading order: ``phantom_anatomy`` invents a patient; ``phantom_body``,
-``phantom_mediastinum`` and ``phantom_bones`` paint one level of it (``phantom_section``) in
-Hounsfield units on a ``phantom_canvas``; ``phantom_acquisition`` makes a CT slice of that.
+slices. Reading order: ``anatomy`` invents a patient; ``body``, ``mediastinum`` and ``bones`` paint
+one level of it (``section``) in Hounsfield units on a ``canvas``; ``acquisition`` makes a CT slice
+of that.
 """
 
 import dataclasses
@@ -17,18 +17,18 @@ from PIL import Image
 from tqdm import tqdm
 
 from preprocessing.errors import PreprocessingError
-from preprocessing.phantom_acquisition import ScanSettings, acquire, pose, sample_scan
-from preprocessing.phantom_anatomy import PatientAnatomy, sample_patient
-from preprocessing.phantom_body import paint_abdomen, paint_body, paint_lungs
-from preprocessing.phantom_bones import paint_ribs, paint_shoulder_bones, paint_spine
-from preprocessing.phantom_canvas import Canvas, Floats
-from preprocessing.phantom_mediastinum import (
+from preprocessing.phantoms.acquisition import ScanSettings, acquire, pose, sample_scan
+from preprocessing.phantoms.anatomy import PatientAnatomy, sample_patient
+from preprocessing.phantoms.body import paint_abdomen, paint_body, paint_lungs
+from preprocessing.phantoms.bones import paint_ribs, paint_shoulder_bones, paint_spine
+from preprocessing.phantoms.canvas import Canvas, Floats
+from preprocessing.phantoms.mediastinum import (
     paint_airway,
     paint_great_vessels,
     paint_heart,
     paint_mediastinum,
 )
-from preprocessing.phantom_section import cut_section
+from preprocessing.phantoms.section import cut_section
 from preprocessing.publish import whole_folder
 from preprocessing.spec import IMAGE_SPEC, MASK_FILE_FOREGROUND, MAX_PIXELS
 
