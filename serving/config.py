@@ -132,7 +132,7 @@ class DemoConfig:
     filters: int = 16
     """Filters of the first level of the U-Net."""
 
-    epochs: int = 25
+    epochs: int = 20
     """Passes over the training slices, at most."""
 
     def __post_init__(self) -> None:
