@@ -241,10 +241,11 @@ def _log_start(config: TfrecordsConfig, inputs: Inputs) -> None:
         num_slices = sum(len(plan.pairs) for plan in plans)
         patients = {patient for plan in plans for patient in plan.patients.values()}
         logger.info(
-            "planned for %s: %d slices (%.1f %%), patients: %s, shards: %d",
+            "planned for %s: %d slices (%.1f %%%s), patients: %s, shards: %d",
             split,
             num_slices,
             100 * num_slices / len(inputs.pairs),
+            ", whole patients" if inputs.split_by == BY_PATIENT else "",
             len(patients) or "unknown",
             len(plans),
         )

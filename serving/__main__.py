@@ -79,6 +79,7 @@ def _print_start(config: ServeConfig, server: "EmbeddedServer") -> None:
     for line in describe_signatures(model):
         print(f"  {line}")
     print(f"gRPC at {server.target}, REST {f'at {server.rest_url}' if server.rest_url else 'off'}")
+    print("Ctrl-C stops it.")
     print("This server is for development; in production TensorFlow Serving does the same:")
     print(f"  {docker_command(config, port=server.port)}")
     ready = {

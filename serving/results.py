@@ -86,6 +86,8 @@ class Summary:
                 f" ({figures['slices_per_s']} slices/s), "
                 f"answers in {figures['median_ms']} ms (median) and {figures['p95_ms']} ms (p95)"
             )
+        if self.num_masks and not any(result.lung_area_px for result in self.results):
+            text += "\nno mask shows any lung: is the model trained, and are these chest slices?"
         if self.failed:
             text += f"\n{_counted(len(self.failed), 'slice')} failed; each reason stands above"
         return text

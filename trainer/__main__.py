@@ -65,7 +65,7 @@ def _train(flags: dict[str, object]) -> None:
     try:
         run(config)
     except KeyboardInterrupt:
-        logger.info("the same command goes on after the last whole epoch")
+        logger.info("the same command goes on after the last whole epoch, if there is one")
         raise
 
 

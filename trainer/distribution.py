@@ -32,7 +32,11 @@ def mirrored_strategy(num_replicas: int | None) -> tf.distribute.MirroredStrateg
     if not gpus:
         count = num_replicas or DEFAULT_LOGICAL_CPU_DEVICES
         _make_logical_cpu_devices(count)
-        logger.info("no GPU found: training on %d logical CPU devices", count)
+        logger.info(
+            "no GPU found: training on %d logical CPU devices; the full size is slow there, "
+            "--image-size 128 --filters 16 is not",
+            count,
+        )
         # Logical devices share one memory; collective operations between them would only wait, and
         # two strategies of different size in one process would get in each other's way.
         return tf.distribute.MirroredStrategy(

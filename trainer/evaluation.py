@@ -116,7 +116,8 @@ def _evaluate(
     pictures = {prediction.slice_id: prediction for prediction, _ in _predictions(model, drawn)}
     draw_predictions([pictures[slice_id] for slice_id in chosen], config.out / "predictions.png")
     logger.info(
-        "%s split, %d slices: Dice %.4f, IoU %.4f, accuracy %.4f (pooled); details in %s",
+        "%s split, %d slices at their own size: Dice %.4f, IoU %.4f, accuracy %.4f (pooled); "
+        "details in %s",
         config.split,
         len(totals),
         overall["dice_pooled"],
@@ -124,6 +125,8 @@ def _evaluate(
         overall["accuracy"],
         config.out / "evaluation.json",
     )
+    if not any(entry["predicted_area_px"] for entry in by_slice):
+        logger.warning("THE MODEL MARKS NO LUNG AT ALL, on none of these slices: train it longer")
     return report
 
 

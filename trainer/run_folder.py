@@ -15,8 +15,8 @@ from preprocessing.publish import write_text
 from trainer.config import CONFIG_FILENAME, TrainerConfig
 from trainer.model import build_unet
 
-MAY_CHANGE = ("data", "out", "num_replicas", "cache")
-"""Settings that may differ when a run goes on: they do not change what it computes."""
+MAY_CHANGE = ("data", "out", "num_replicas", "cache", "epochs", "patience")
+"""Settings that may differ when a run goes on: they do not change what an epoch computes."""
 
 PATTERN_CHARACTERS = "*?[]\\"
 """TensorFlow takes the path of a checkpoint for a pattern, so these cannot be part of it."""

@@ -69,3 +69,11 @@ def test_table_and_document_hold_each_slice(tmp_path: Path) -> None:
     assert document["options"] == {"target": "localhost:1"}
     assert document["num_failed"] == 1
     assert document["slices"][1]["lung_fraction"] == 0.25
+
+
+def test_run_whose_masks_are_all_empty_asks_what_is_wrong() -> None:
+    empty = SliceResult(file="a", lung_area_px=0, milliseconds=1.0)
+    found = SliceResult(file="b", lung_area_px=3, milliseconds=1.0)
+    question = "no mask shows any lung: is the model trained"
+    assert question in Summary(results=[empty, empty], seconds=1.0).to_text()
+    assert question not in Summary(results=[empty, found], seconds=1.0).to_text()

@@ -7,8 +7,10 @@ import pytest
 from PIL import Image
 
 from preprocessing.manifest import DatasetManifest
+from trainer import evaluation
 from trainer.evaluation import EvaluationConfig, evaluate
 from trainer.input_pipeline import read_examples
+from trainer.run_folder import load_best_model
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +74,17 @@ def test_folder_that_is_no_run_is_refused(tmp_path):
 def test_unknown_split_is_refused():
     with pytest.raises(ValueError, match="--split is 'test'; expected one of train, validation"):
         EvaluationConfig(run=Path("r"), out=Path("o"), split="test")
+
+
+@pytest.mark.parametrize(("bias", "warned"), [(-100.0, True), (100.0, False)])
+def test_model_that_marks_no_lung_is_told_loudly(
+    trained_run, tmp_path, monkeypatch, caplog, bias, warned
+):
+    def with_bias(run_dir):
+        config, model = load_best_model(run_dir)
+        model.get_layer("logits").bias.assign([bias])
+        return config, model
+
+    monkeypatch.setattr(evaluation, "load_best_model", with_bias)
+    evaluate(EvaluationConfig(run=trained_run, out=tmp_path))
+    assert ("THE MODEL MARKS NO LUNG AT ALL" in caplog.text) == warned

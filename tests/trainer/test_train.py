@@ -204,3 +204,10 @@ def test_run_without_a_finished_epoch_has_no_model(config):
 
 def test_saved_config_is_the_one_of_the_run(trained_run):
     assert TrainerConfig.load(trained_run).epochs == 25
+
+
+def test_finished_run_goes_on_with_more_epochs(config):
+    run(replace(config, epochs=1))
+    run(replace(config, epochs=2))
+    assert [row["epoch"] for row in history_of(config.out)] == ["1", "2"]
+    assert TrainerConfig.load(config.out).epochs == 2
