@@ -1,11 +1,16 @@
 """TensorFlow is started once for all tests, with three logical CPU devices."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from trainer.startup import import_tensorflow
+
+# A shell starts what runs in its background with SIGINT ignored, and children inherit that: tests
+# of Ctrl-C would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import_tensorflow()
 

@@ -1,5 +1,6 @@
 """The demo at a small size, as a user starts it: every stage in a process of its own."""
 
+import contextlib
 import json
 import os
 import re
@@ -154,6 +155,15 @@ def start_demo(out):
     return process
 
 
+def end_of(process):
+    """Waits for the end of a demo and gives what it said; one that does not end is killed."""
+    try:
+        return process.communicate(timeout=30)[1]
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
 def is_running(out):
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
     return str(out) in listed.stdout
@@ -162,7 +172,7 @@ def is_running(out):
 def test_sigterm_ends_the_stage_in_order_too(tmp_path):
     with start_demo(tmp_path / "demo") as process:
         process.terminate()
-        _, err = process.communicate(timeout=30)
+        err = end_of(process)
     assert process.returncode == 130
     assert err.endswith("\nerror: interrupted; the next demo starts anew\n")
     assert err.count("error: interrupted") == 2  # the stage, and the demo
@@ -174,7 +184,7 @@ def test_sigterm_ends_the_stage_in_order_too(tmp_path):
 def test_ctrl_c_reaches_the_stage_once(tmp_path):
     with start_demo(tmp_path / "demo") as process:
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        _, err = process.communicate(timeout=30)
+        err = end_of(process)
     assert process.returncode == 130
     assert err.count("error: interrupted") == 2
     assert "Traceback" not in err
