@@ -44,7 +44,14 @@ setup(
     description="Lung segmentation in chest CT: from BMP slices to a model behind a gRPC endpoint",
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
-    packages=["preprocessing", "preprocessing.phantoms", "trainer", "serving", "serving.embedded"],
+    packages=[
+        "preprocessing",
+        "preprocessing.images",
+        "preprocessing.phantoms",
+        "trainer",
+        "serving",
+        "serving.embedded",
+    ],
     package_data={"serving": ["report.html.j2"]},
     install_requires=["numpy>=2.1,<3"],
     extras_require={

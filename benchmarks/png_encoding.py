@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from slices import folders
 
-from preprocessing.bmp import read_slice
+from preprocessing.images.reading import read_slice
 from preprocessing.png import encode_png
 
 NUM_SLICES = 60

@@ -1,11 +1,11 @@
 """What ends a verb of this package with one line for the user.
 
 ValueError
-├── PreprocessingError         the input, the options or the output folder cannot work
-├── bmp.UnreadableImageError   one file is refused; the job goes on without it
-└── manifest.ManifestError     a dataset cannot be read
+├── PreprocessingError                    the input, the options or the output cannot work
+├── images.reading.UnreadableImageError   one file is refused; the job goes on without it
+└── manifest.ManifestError                a dataset cannot be read
 RuntimeError
-└── shards.ShardWriteError     a worker could not write, for want of space or rights
+└── shards.ShardWriteError                a worker could not write, for want of space or rights
 """
 
 

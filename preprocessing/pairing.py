@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from preprocessing.bmp import IMAGE_SUFFIXES
 from preprocessing.config import (
     BY_PATIENT,
     BY_SLICE,
@@ -17,6 +16,7 @@ from preprocessing.config import (
     TfrecordsConfig,
 )
 from preprocessing.errors import PreprocessingError
+from preprocessing.images.reading import IMAGE_SUFFIXES
 from preprocessing.manifest import RefusedFile
 from preprocessing.spec import TRAIN_SPLIT, VALIDATION_SPLIT
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from preprocessing.bmp import NOT_BINARY
 from preprocessing.config import TfrecordsConfig
 from preprocessing.errors import PreprocessingError
+from preprocessing.images.reading import NOT_BINARY
 from preprocessing.manifest import DatasetManifest, RefusedFile
 from preprocessing.pairing import shorten
 from preprocessing.publish import write_text

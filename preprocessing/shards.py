@@ -13,7 +13,7 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from preprocessing.bmp import UnreadableImageError, read_mask, read_slice
+from preprocessing.images.reading import UnreadableImageError, read_mask, read_slice
 from preprocessing.manifest import RefusedFile, Shard
 from preprocessing.pairing import Pair, sort_by_hash
 from preprocessing.publish import whole_file

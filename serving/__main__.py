@@ -225,7 +225,7 @@ def _add_predict(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "input",
         type=Path,
         metavar="INPUT",
-        help="a BMP or PNG file, or a folder that is searched through for them",
+        help="a slice, or a folder that is searched through for slices",
     )
     predict.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder for the results"

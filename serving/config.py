@@ -58,7 +58,7 @@ class PredictConfig:
     """Which slices get masks, from which server, and where the masks go."""
 
     input: Path
-    """A BMP or PNG file, or a folder that is searched through for them."""
+    """A slice, or a folder that is searched through for slices."""
 
     out: Path
     """Folder for masks, overlays and the summary."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from preprocessing.bmp import IMAGE_SUFFIXES, read_mask
+from preprocessing.images.reading import IMAGE_SUFFIXES, read_mask
 from preprocessing.publish import write_text
 from serving.config import DemoConfig
 from serving.errors import InputError, StageFailedError

@@ -13,7 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from preprocessing.bmp import IMAGE_SUFFIXES, UnreadableImageError, decode_slice, read_slice
+from preprocessing.images.reading import (
+    IMAGE_SUFFIXES,
+    UnreadableImageError,
+    decode_slice,
+    read_slice,
+)
 from preprocessing.publish import write_bytes
 from preprocessing.spec import MASK_FILE_FOREGROUND
 from serving.client import SegmentationClient
@@ -112,7 +117,7 @@ def run(
 def find_slices(source: Path, *, out: Path) -> list[SliceFile]:
     """Lists the slices of a file or folder, sorted by path.
 
-    A folder is searched through for files named as BMP or PNG. The masks and overlays below ``out``
+    A folder is searched through for files that are named as images. The masks and overlays below ``out``
     are left out, so that a second run does not segment the masks of the first.
 
     Args:
@@ -131,7 +136,7 @@ def find_slices(source: Path, *, out: Path) -> list[SliceFile]:
         return [SliceFile(path=source, name=Path(source.stem))]
     if not source.is_dir():
         found = "is neither a file nor a folder" if source.exists() else "does not exist"
-        raise InputError(f"{source} {found}; expected a BMP or PNG file, or a folder of them")
+        raise InputError(f"{source} {found}; expected a slice, or a folder of slices")
     paths = sorted(
         path
         for path in _walk(source, leave_out=results)
@@ -139,7 +144,8 @@ def find_slices(source: Path, *, out: Path) -> list[SliceFile]:
     )
     if not paths:
         raise InputError(
-            f"{source} holds no file named *.bmp, *.dib or *.png; expected slices as BMP or PNG"
+            f"{source} holds no file named {', '.join(f'*{suffix}' for suffix in IMAGE_SUFFIXES)}; "
+            "expected slices"
         )
     names = [path.relative_to(source).with_suffix("") for path in paths]
     if len(set(names)) < len(names):

@@ -19,7 +19,7 @@ CONTRACTS = {
         "preprocessing.spec",
     },
     "serving": {
-        "preprocessing.bmp",
+        "preprocessing.images.reading",
         "preprocessing.publish",
         "preprocessing.spec",
         "trainer.signature",
@@ -109,7 +109,7 @@ def test_only_the_distribution_module_names_tf_distribute_classes():
 
 def test_package_files_are_empty():
     paths = [path for path in modules() if path.name == "__init__.py"]
-    assert len(paths) == 5
+    assert len(paths) == 6
     for path in paths:
         assert path.read_text() == "", path
 
@@ -128,7 +128,7 @@ def test_every_package_is_listed_in_setup():
         ("preprocessing.manifest", {"numpy"}),
         ("preprocessing.publish", {"numpy"}),
         ("preprocessing.records", {"tensorflow", "apache_beam"}),
-        ("preprocessing.bmp", {"tensorflow", "apache_beam"}),
+        ("preprocessing.images.reading", {"tensorflow", "apache_beam"}),
         ("trainer.signature", {"numpy", "tensorflow"}),
         ("serving.client", {"tensorflow.python", "apache_beam", "keras"}),
     ],

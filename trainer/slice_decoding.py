@@ -2,7 +2,7 @@
 
 ``tf.io.decode_bmp`` gives palette indices for gray values, and a small PNG can inflate to
 gigabytes, so the headers are read first. What cannot be decoded rightly is refused; a client sees
-the reason with the status INVALID_ARGUMENT. ``preprocessing.bmp`` reads more kinds of BMP.
+the reason with the status INVALID_ARGUMENT. ``preprocessing.images`` reads more kinds of files.
 
 Source: Microsoft, Bitmap Storage (BITMAPFILEHEADER, BITMAPINFOHEADER); W3C, PNG (IHDR).
 """

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from preprocessing import pipeline
-from preprocessing.bmp import read_mask, read_slice
 from preprocessing.config import TfrecordsConfig
+from preprocessing.images.reading import read_mask, read_slice
 from preprocessing.manifest import DatasetManifest
 from serving import predict
 from serving.config import PredictConfig, ServeConfig

@@ -11,9 +11,9 @@ import tensorflow as tf
 from PIL import Image
 
 from preprocessing import pipeline, shards
-from preprocessing.bmp import read_mask, read_slice
 from preprocessing.config import TfrecordsConfig
 from preprocessing.errors import PreprocessingError
+from preprocessing.images.reading import read_mask, read_slice
 from preprocessing.manifest import DatasetManifest
 from preprocessing.pipeline import beam_options, run
 from preprocessing.records import parse_example

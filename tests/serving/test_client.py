@@ -65,7 +65,7 @@ def test_probability_is_what_the_mask_was_cut_from(
 def test_file_and_pixels_give_the_same_mask(
     server: EmbeddedServer, gray_image: np.ndarray, write_slice: Callable[..., Any], suffix: str
 ) -> None:
-    from preprocessing.bmp import decode_slice
+    from preprocessing.images.reading import decode_slice
 
     data = write_slice(f"a{suffix}", gray_image).read_bytes()
     with SegmentationClient(server.target) as client:

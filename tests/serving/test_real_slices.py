@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from preprocessing.bmp import read_slice
+from preprocessing.images.reading import read_slice
 from serving import predict
 from serving.config import PredictConfig
 from serving.embedded.server import EmbeddedServer

@@ -1,0 +1,183 @@
+"""PNG, TIFF and JPEG -> gray values, decoded by Pillow and held to the same rules as BMP."""
+
+import io
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+
+from preprocessing.images.checks import MEND, RefusedError, check_gray, check_size
+
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+JPEG_MAGIC = b"\xff\xd8\xff"
+TIFF_MAGICS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+"""Little-endian and big-endian, and the same as BigTIFF."""
+
+_PNG_END = b"IEND"
+_MAX_BITS = 8
+_UNSIGNED = 1
+_LOSSY_TIFF_COMPRESSIONS = ("tiff_jpeg", "jpeg", "webp", "jpeg2000")
+
+# Pillow remarks on odd metadata, which is of no use to anybody; what matters, it raises.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
+
+# All that Pillow raises on damaged files of these formats.
+_PILLOW_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,
+    ZeroDivisionError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+def decode_png(data: bytes) -> npt.NDArray[np.uint8]:
+    """Decodes the gray values of a PNG.
+
+    Args:
+        data: a whole file.
+
+    Returns:
+        [height, width] uint8.
+
+    Raises:
+        RefusedError: if the file is damaged, truncated, in color, transparent in parts, or has more
+            than 8 bits a channel.
+    """
+    try:
+        width, height, bit_depth = struct.unpack_from(">IIB", data, 16)
+    except struct.error as error:
+        raise RefusedError(
+            f"is a truncated PNG: it ends inside of its header, after {len(data)} bytes; {MEND}"
+        ) from error
+    check_size(width, height)
+    if _PNG_END not in data:
+        raise RefusedError(f"is a truncated PNG: its end is missing; copy it again, or {MEND}")
+    _check_bits(bit_depth, kind="PNG")
+    with _damage_told("PNG"):
+        image = PngImagePlugin.PngImageFile(io.BytesIO(data))
+        _check_single(image, kind="PNG")
+        image.load()
+        return _gray_values(image, kind="PNG")
+
+
+def decode_tiff(data: bytes, *, must_be_lossless: bool) -> npt.NDArray[np.uint8]:
+    """Decodes the gray values of a TIFF that holds one image.
+
+    Args:
+        data: a whole file.
+        must_be_lossless: whether JPEG and WebP inside of it are refused.
+
+    Returns:
+        [height, width] uint8, turned as its orientation tag says.
+
+    Raises:
+        RefusedError: if the file is damaged, truncated, in color, transparent in parts, lossy where
+            it must not be, or holds several images, signed numbers, or more than 8 bits a channel.
+    """
+    with _damage_told("TIFF"):
+        image = TiffImagePlugin.TiffImageFile(io.BytesIO(data))
+        check_size(*image.size)
+        _check_bits(max(_numbers(image, TiffImagePlugin.BITSPERSAMPLE)), kind="TIFF")
+        if set(_numbers(image, TiffImagePlugin.SAMPLEFORMAT)) != {_UNSIGNED}:
+            raise RefusedError(
+                f"is a TIFF of signed or fractional numbers; expected 0 to 255; {MEND}"
+            )
+        compression = image.info.get("compression")
+        if must_be_lossless and compression in _LOSSY_TIFF_COMPRESSIONS:
+            raise RefusedError(
+                f"is a TIFF with {compression} compression, which changes gray values; expected a "
+                f"lossless one for a mask; {MEND}"
+            )
+        _check_single(image, kind="TIFF")
+        image.load()  # turns it, too
+        return _gray_values(image, kind="TIFF")
+
+
+def decode_jpeg(data: bytes) -> npt.NDArray[np.uint8]:
+    """Decodes the gray values of a JPEG.
+
+    Args:
+        data: a whole file.
+
+    Returns:
+        [height, width] uint8, turned as its orientation tag says.
+
+    Raises:
+        RefusedError: if the file is damaged, truncated or in color.
+    """
+    with _damage_told("JPEG"):
+        image = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
+        check_size(*image.size)
+        if image.mode not in ("L", "RGB"):
+            raise RefusedError(
+                f"is a JPEG of colors for print ({image.mode}); expected grays; {MEND}"
+            )
+        image.load()
+        return _gray_values(ImageOps.exif_transpose(image), kind="JPEG")
+
+
+@contextmanager
+def _damage_told(kind: str) -> Iterator[None]:
+    """Turns what Pillow raises into one reason."""
+    try:
+        yield
+    except RefusedError:
+        raise
+    except _PILLOW_ERRORS as error:
+        found = str(error) or type(error).__name__
+        raise RefusedError(
+            f"is a damaged or truncated {kind} ({found}); copy it again, or {MEND}"
+        ) from error
+
+
+def _gray_values(image: Image.Image, *, kind: str) -> npt.NDArray[np.uint8]:
+    if image.mode in ("1", "L") and "transparency" not in image.info:
+        return np.asarray(image.convert("L"))
+    rgba = np.asarray(image.convert("RGBA"))
+    alpha = rgba[..., 3]
+    if alpha.min() != alpha.max():
+        raise RefusedError(f"is a {kind} that is transparent in parts; {MEND}")
+    check_gray(rgba[..., :3])
+    return np.ascontiguousarray(rgba[..., 0])
+
+
+def _numbers(image: TiffImagePlugin.TiffImageFile, tag: int) -> Sequence[int]:
+    """Gives the values of a tag, one for each channel; the tags asked for are 1 if left out."""
+    found = image.tag_v2.get(tag, 1)
+    return found if isinstance(found, tuple) else (found,)
+
+
+def _check_bits(bits: int, *, kind: str) -> None:
+    if bits > _MAX_BITS:
+        raise RefusedError(
+            f"is a {kind} of {bits} bits a channel; expected 8, after the display window was "
+            f"applied; {MEND}"
+        )
+
+
+def _check_single(
+    image: PngImagePlugin.PngImageFile | TiffImagePlugin.TiffImageFile, *, kind: str
+) -> None:
+    num_images = getattr(image, "n_frames", 1)
+    if num_images > 1:
+        raise RefusedError(
+            f"is a {kind} of {num_images} images; expected one slice in a file; "
+            "export each of them to a file of its own"
+        )
