@@ -117,7 +117,7 @@ def run(
 def find_slices(source: Path, *, out: Path) -> list[SliceFile]:
     """Lists the slices of a file or folder, sorted by path.
 
-    A folder is searched through for files that are named as images. The masks and overlays below ``out``
+    A folder is searched for files named as images. The masks and overlays below ``out``
     are left out, so that a second run does not segment the masks of the first.
 
     Args:

@@ -83,7 +83,7 @@ def test_pipes_and_folders_named_like_slices_are_left_out(
     folder = write_slice("x.bmp/a.bmp", SMALL).parents[1]
     os.mkfifo(folder / "b.bmp")
     assert [item.name for item in predict.find_slices(folder, out=tmp_path)] == [Path("x.bmp/a")]
-    with pytest.raises(InputError, match=r"b.bmp is neither a file nor a folder; expected a BMP"):
+    with pytest.raises(InputError, match=r"b.bmp is neither a file nor a folder; expected a slice"):
         predict.find_slices(folder / "b.bmp", out=tmp_path)
 
 
@@ -171,7 +171,7 @@ def test_equal_names_with_other_suffixes_both_keep_their_mask(
 
 
 def test_input_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nowhere does not exist; expected a BMP or PNG"):
+    with pytest.raises(InputError, match=r"nowhere does not exist; expected a slice, or"):
         predict.find_slices(tmp_path / "nowhere", out=tmp_path / "out")
     with pytest.raises(InputError, match="holds no file named"):
         predict.find_slices(tmp_path, out=tmp_path / "out")
