@@ -1,17 +1,20 @@
 """What a record is: the keys, and how a record is written and read.
 
 A record is a serialized ``tf.train.Example`` with the keys that the field uses. This is a contract:
-``trainer`` reads it too. Writing needs NumPy only, so no worker of the job loads TensorFlow.
+``trainer`` reads it too. TensorFlow is loaded by `parse_example` only, so no worker of the job has
+to load it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from preprocessing.images.library_formats import decode_png
 from preprocessing.png import encode_png
 from preprocessing.spec import IMAGE_SPEC
 
@@ -19,10 +22,10 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 IMAGE_ENCODED = "image/encoded"
-"""The slice as a PNG file, gray values 0 to 255."""
+"""The slice, gray values 0 to 255: a PNG file, or the pixels row by row."""
 
 IMAGE_FORMAT = "image/format"
-"""``png``."""
+"""``png`` or ``raw``."""
 
 IMAGE_HEIGHT = "image/height"
 """Height of slice and mask, in pixels."""
@@ -42,7 +45,10 @@ MASK_FORMAT = "image/segmentation/class/format"
 PATIENT_ID = "patient/id"
 """The ``patient_id``; empty if names tell none and the dataset is split by slice."""
 
-PNG_FORMAT = b"png"
+PNG_ENCODING = "png"
+RAW_ENCODING = "raw"
+ENCODINGS = (PNG_ENCODING, RAW_ENCODING)
+"""How a slice can be stored: small, or fast to read. A mask is small as a PNG and always one."""
 
 # Field numbers and wire types of tensorflow/core/example/{example,feature}.proto.
 _EXAMPLE_FEATURES = 1
@@ -55,8 +61,34 @@ _LIST_VALUE = 1
 _LENGTH_DELIMITED = 2
 
 
+class DamagedRecordError(ValueError):
+    """A record cannot be read back; the message says which part of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One slice with its mask, read back from a record."""
+
+    image: npt.NDArray[np.uint8]
+    """[height, width] gray values."""
+
+    mask: npt.NDArray[np.uint8]
+    """[height, width] in {0, 1}; 1 is lung."""
+
+    slice_id: str
+    """Which slice it is."""
+
+    patient_id: str
+    """Whose slice it is; empty if that is not known."""
+
+
 def encode_example(
-    *, image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8], slice_id: str, patient_id: str
+    *,
+    image: npt.NDArray[np.uint8],
+    mask: npt.NDArray[np.uint8],
+    slice_id: str,
+    patient_id: str,
+    encoding: str = PNG_ENCODING,
 ) -> bytes:
     """Encodes one slice with its mask; equal arguments give equal bytes.
 
@@ -65,6 +97,7 @@ def encode_example(
         mask: [height, width] uint8 in {0, 1}; 1 is lung.
         slice_id: which slice it is.
         patient_id: whose slice it is; empty if that is not known.
+        encoding: ``png`` or ``raw``, of the slice.
 
     Returns:
         A serialized ``tf.train.Example``.
@@ -87,13 +120,13 @@ def encode_example(
         )
     return _serialize(
         {
-            IMAGE_ENCODED: encode_png(image),
+            IMAGE_ENCODED: image.tobytes() if encoding == RAW_ENCODING else encode_png(image),
             IMAGE_FILENAME: slice_id.encode(),
-            IMAGE_FORMAT: PNG_FORMAT,
+            IMAGE_FORMAT: encoding.encode(),
             IMAGE_HEIGHT: image.shape[0],
             IMAGE_WIDTH: image.shape[1],
-            MASK_ENCODED: encode_png(mask),
-            MASK_FORMAT: PNG_FORMAT,
+            MASK_ENCODED: encode_png(mask, is_flat=True),
+            MASK_FORMAT: PNG_ENCODING.encode(),
             PATIENT_ID: patient_id.encode(),
         }
     )
@@ -111,7 +144,7 @@ def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
 
     Raises:
         tf.errors.InvalidArgumentError: when it runs, if a feature is missing, if a PNG is damaged,
-            or if the pixels do not have the height and width that the record states.
+            or if the number of pixels is not that of the height and width that the record states.
     """
     import tensorflow as tf
 
@@ -121,6 +154,7 @@ def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         {
             IMAGE_ENCODED: tf.io.FixedLenFeature([], tf.string),
             IMAGE_FILENAME: tf.io.FixedLenFeature([], tf.string),
+            IMAGE_FORMAT: tf.io.FixedLenFeature([], tf.string),
             IMAGE_HEIGHT: tf.io.FixedLenFeature([], tf.int64),
             IMAGE_WIDTH: tf.io.FixedLenFeature([], tf.int64),
             MASK_ENCODED: tf.io.FixedLenFeature([], tf.string),
@@ -128,13 +162,53 @@ def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         },
     )
     shape = tf.stack([features[IMAGE_HEIGHT], features[IMAGE_WIDTH], IMAGE_SPEC.channels])
+    encoded = features[IMAGE_ENCODED]
+    # To one row of pixels, so that both ways give the same rank; all but raw pixels must be a PNG.
+    pixels = tf.cond(
+        tf.equal(features[IMAGE_FORMAT], RAW_ENCODING),
+        lambda: tf.io.decode_raw(encoded, tf.uint8),
+        lambda: tf.reshape(tf.io.decode_png(encoded, channels=1), [-1]),
+    )
     return {
-        # The reshape changes nothing; it fails where pixels and stated size differ.
-        "image": tf.reshape(tf.io.decode_png(features[IMAGE_ENCODED], channels=1), shape),
+        # The reshape fails where the pixels do not have the size that is stated.
+        "image": tf.reshape(pixels, shape),
         "mask": tf.reshape(tf.io.decode_png(features[MASK_ENCODED], channels=1), shape),
         "slice_id": features[IMAGE_FILENAME],
         "patient_id": features[PATIENT_ID],
     }
+
+
+def decode_example(serialized: bytes) -> Example:
+    """Reads one record without TensorFlow.
+
+    Args:
+        serialized: what `encode_example` gave.
+
+    Raises:
+        DamagedRecordError: if a feature is missing, an image is damaged, or its size is not the one
+            that is stated.
+    """
+    try:
+        features = _deserialize(serialized)
+        shape = (int(features[IMAGE_HEIGHT]), int(features[IMAGE_WIDTH]))
+        encoded, mask_encoded = bytes(features[IMAGE_ENCODED]), bytes(features[MASK_ENCODED])
+        if features[IMAGE_FORMAT] == RAW_ENCODING.encode():
+            image = np.frombuffer(encoded, np.uint8).reshape(shape)
+        else:
+            image = decode_png(encoded)
+        mask = decode_png(mask_encoded)
+        slice_id = bytes(features[IMAGE_FILENAME]).decode()
+        patient_id = bytes(features[PATIENT_ID]).decode()
+    except KeyError as error:
+        raise DamagedRecordError(f"the record has no feature {error.args[0]}") from error
+    except (ValueError, IndexError) as error:
+        raise DamagedRecordError(f"the record cannot be decoded: {error}") from error
+    if image.shape != shape or mask.shape != shape:
+        raise DamagedRecordError(
+            f"the record of {slice_id} states {list(shape)} pixels, but its slice has "
+            f"{list(image.shape)} and its mask {list(mask.shape)}"
+        )
+    return Example(image=image, mask=mask, slice_id=slice_id, patient_id=patient_id)
 
 
 def _serialize(features: Mapping[str, bytes | int]) -> bytes:
@@ -164,3 +238,39 @@ def _varint(value: int) -> bytes:
         value >>= 7
     encoded.append(value)
     return bytes(encoded)
+
+
+def _deserialize(serialized: bytes) -> dict[str, bytes | int]:
+    """Gives the features of a ``tf.train.Example``, each of which holds one value."""
+    features: dict[str, bytes | int] = {}
+    for _, entries in _fields(serialized):
+        for _, entry in _fields(entries):
+            parts = dict(_fields(entry))
+            key = parts[_ENTRY_KEY].decode()
+            for kind, values in _fields(parts[_ENTRY_VALUE]):
+                value = dict(_fields(values))[_LIST_VALUE]
+                features[key] = _read_varint(value, 0)[0] if kind == _FEATURE_INT64_LIST else value
+    return features
+
+
+def _fields(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Gives number and content of each field; all of those that are written here have a length."""
+    position = 0
+    while position < len(content):
+        tag, position = _read_varint(content, position)
+        length, position = _read_varint(content, position)
+        if tag & 7 != _LENGTH_DELIMITED or position + length > len(content):
+            raise ValueError(f"field {tag >> 3} has another type or is too long")
+        yield tag >> 3, content[position : position + length]
+        position += length
+
+
+def _read_varint(content: bytes, position: int) -> tuple[int, int]:
+    """Gives the number, and where it ends."""
+    value = shift = 0
+    while True:
+        byte = content[position]
+        value |= (byte & 0x7F) << shift
+        position, shift = position + 1, shift + 7
+        if byte < 0x80:
+            return value, position

@@ -2,17 +2,15 @@
 
 import hashlib
 import math
-import struct
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
-import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
+from preprocessing.framing import write_record
 from preprocessing.images.reading import UnreadableImageError, read_mask, read_slice
 from preprocessing.manifest import RefusedFile, Shard
 from preprocessing.pairing import Pair, sort_by_hash
@@ -31,8 +29,6 @@ DESIRED_NUM_SHARDS = 64
 
 PROGRESS_SUFFIX = ".progress"
 """A worker adds one byte for each slice to a file of this suffix beside its shard."""
-
-_CRC_MASK_DELTA = 0xA282EAD8
 
 
 class ShardWriteError(RuntimeError):
@@ -203,7 +199,7 @@ def write_shard(plan: ShardPlan, *, images: str, masks: str, folder: str) -> Sha
                     pair, plan=plan, images=Path(images), masks=Path(masks), tally=tally
                 )
                 if record:
-                    tally.count_record(_write_record(file, record))
+                    tally.count_record(write_record(file, record))
                 progress.write(b".")
     except OSError as error:
         raise ShardWriteError(
@@ -295,23 +291,6 @@ def _sum_pixels(image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> Pi
         gray_value_square_sum=int((wide * wide).sum(dtype=np.uint64)),
         num_lung_pixels=int(np.count_nonzero(mask)),
     )
-
-
-def _write_record(file: BinaryIO, record: bytes) -> bytes:
-    """Writes one record and gives the bytes as written.
-
-    Source: TFRecord framing, tensorflow/core/lib/io/record_writer.h.
-    """
-    length = struct.pack("<Q", len(record))
-    framed = b"".join((length, _masked_crc(length), record, _masked_crc(record)))
-    file.write(framed)
-    return framed
-
-
-def _masked_crc(content: bytes) -> bytes:
-    crc = google_crc32c.value(content)
-    rotated = (crc >> 15 | crc << 17) & 0xFFFFFFFF
-    return struct.pack("<I", (rotated + _CRC_MASK_DELTA) & 0xFFFFFFFF)
 
 
 def _count_shards(num_bytes: int) -> int:

@@ -2,22 +2,26 @@ import io
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from preprocessing.png import encode_png
 
 
+@pytest.mark.parametrize("is_flat", [False, True])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1), (5, 3), (64, 65)])
-def test_pixels_come_back_equal(shape):
+def test_pixels_come_back_equal_in_pillow_and_tensorflow(shape, is_flat):
     pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
-    image = Image.open(io.BytesIO(encode_png(pixels)))
+    encoded = encode_png(pixels, is_flat=is_flat)
+    image = Image.open(io.BytesIO(encoded))
     assert (image.format, image.mode) == ("PNG", "L")
     np.testing.assert_array_equal(np.asarray(image), pixels)
+    np.testing.assert_array_equal(tf.io.decode_png(encoded)[..., 0], pixels)
 
 
-def test_every_step_between_two_rows_comes_back_equal():
-    upper, lower = np.meshgrid(np.arange(256), np.arange(256))
-    pixels = np.stack([upper.ravel(), lower.ravel()]).astype(np.uint8)
+def test_every_step_between_two_neighbors_comes_back_equal():
+    left, right = np.meshgrid(np.arange(256), np.arange(256))
+    pixels = np.stack([left.ravel(), right.ravel()], axis=1).astype(np.uint8)
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(encode_png(pixels)))), pixels)
 
 

@@ -3,7 +3,13 @@ import pytest
 import tensorflow as tf
 
 from preprocessing import records
-from preprocessing.records import encode_example, parse_example
+from preprocessing.records import (
+    ENCODINGS,
+    DamagedRecordError,
+    decode_example,
+    encode_example,
+    parse_example,
+)
 
 IMAGE = np.arange(35, dtype=np.uint8).reshape(5, 7)
 MASK = (IMAGE % 3 == 0).astype(np.uint8)
@@ -14,8 +20,9 @@ def encode(**changes):
     return encode_example(**arguments | changes)
 
 
-def test_slice_and_mask_come_back_equal():
-    example = parse_example(encode())
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_slice_and_mask_come_back_equal(encoding):
+    example = parse_example(encode(encoding=encoding))
     assert sorted(example) == ["image", "mask", "patient_id", "slice_id"]
     np.testing.assert_array_equal(example["image"], IMAGE[..., None])
     np.testing.assert_array_equal(example["mask"], MASK[..., None])
@@ -55,10 +62,60 @@ def test_names_beyond_ascii_come_back_equal():
     assert example["patient_id"].numpy().decode() == "ж"
 
 
-def test_records_parse_inside_of_a_dataset():
-    dataset = tf.data.Dataset.from_tensors(encode()).map(parse_example)
-    for example in dataset:
+def test_records_of_both_encodings_parse_inside_of_a_dataset():
+    records_of_both = [encode(encoding=encoding) for encoding in ENCODINGS]
+    dataset = tf.data.Dataset.from_tensor_slices(records_of_both).map(parse_example)
+    examples = list(dataset)
+    assert len(examples) == 2
+    for example in examples:
         np.testing.assert_array_equal(example["image"], IMAGE[..., None])
+        np.testing.assert_array_equal(example["mask"], MASK[..., None])
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_records_are_read_without_tensorflow(encoding):
+    example = decode_example(encode(encoding=encoding))
+    np.testing.assert_array_equal(example.image, IMAGE)
+    np.testing.assert_array_equal(example.mask, MASK)
+    assert (example.slice_id, example.patient_id) == ("a/P1_z003", "P1")
+
+
+def test_raw_slice_is_stored_pixel_by_pixel():
+    features = tf.train.Example.FromString(encode(encoding="raw")).features.feature
+    assert features["image/encoded"].bytes_list.value == [IMAGE.tobytes()]
+    assert features["image/format"].bytes_list.value == [b"raw"]
+    assert features["image/segmentation/class/format"].bytes_list.value == [b"png"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"image/encoded": b"\x89PNG"}, "the record cannot be decoded: is a truncated PNG"),
+        ({"image/format": b"raw"}, "the record cannot be decoded: cannot reshape"),
+    ],
+)
+def test_damaged_record_is_told(changed, message):
+    example = tf.train.Example.FromString(encode())
+    for key, value in changed.items():
+        example.features.feature[key].bytes_list.value[:] = [value]
+    with pytest.raises(DamagedRecordError, match=message):
+        decode_example(example.SerializeToString())
+
+
+def test_record_with_another_size_than_stated_is_told():
+    example = tf.train.Example.FromString(encode())
+    example.features.feature["image/height"].int64_list.value[:] = [6]
+    with pytest.raises(
+        DamagedRecordError, match=r"of a/P1_z003 states \[6, 7\] pixels, but its sl"
+    ):
+        decode_example(example.SerializeToString())
+
+
+def test_record_cut_anywhere_is_told():
+    serialized = encode()
+    for length in range(0, len(serialized), 7):
+        with pytest.raises(DamagedRecordError, match="the record"):
+            decode_example(serialized[:length])
 
 
 @pytest.mark.parametrize(
@@ -66,6 +123,7 @@ def test_records_parse_inside_of_a_dataset():
     [
         records.IMAGE_ENCODED,
         records.IMAGE_FILENAME,
+        records.IMAGE_FORMAT,
         records.IMAGE_HEIGHT,
         records.IMAGE_WIDTH,
         records.MASK_ENCODED,
@@ -77,6 +135,8 @@ def test_missing_feature_is_an_error_and_no_empty_image(key):
     del example.features.feature[key]
     with pytest.raises(tf.errors.InvalidArgumentError, match=f"Feature: {key}"):
         parse_example(example.SerializeToString())
+    with pytest.raises(DamagedRecordError, match=f"the record has no feature {key}"):
+        decode_example(example.SerializeToString())
 
 
 def test_stated_size_that_the_pixels_do_not_have_is_an_error():
