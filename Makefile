@@ -27,9 +27,9 @@ phantoms: $(READY)  ## Draw CT phantoms: OUT=dir
 	$(call require,OUT,folder to write to)
 	$(PY) -m preprocessing phantoms --out "$(OUT)" $(ARGS)
 
-tfrecords: $(READY)  ## Slices and masks to TFRecords: IMAGES=dir MASKS=dir OUT=dir
-	$(call require,IMAGES,folder of slices)$(call require,MASKS,folder of masks)$(call require,OUT,folder to write to)
-	$(PY) -m preprocessing tfrecords --images "$(IMAGES)" --masks "$(MASKS)" --out "$(OUT)" $(ARGS)
+tfrecords: $(READY)  ## Slices and masks to TFRecords: IMAGES=dir [MASKS=dir] OUT=dir
+	$(call require,IMAGES,folder of slices)$(call require,OUT,folder to write to)
+	$(PY) -m preprocessing tfrecords --images "$(IMAGES)" $(if $(MASKS),--masks "$(MASKS)") --out "$(OUT)" $(ARGS)
 
 train-multigpu: $(READY)  ## Train on every GPU: DATA=dir OUT=dir
 	$(call require,DATA,folder that `make tfrecords` wrote)$(call require,OUT,folder of the run)

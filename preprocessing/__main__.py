@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from preprocessing.config import SPLIT_BY_CHOICES, TfrecordsConfig
+from preprocessing.records import ENCODINGS
 from preprocessing.refusals import describe_refused
 from preprocessing.shards import ShardWriteError
 
@@ -25,8 +26,9 @@ Pairs slices with masks by name, checks them, splits them by patient, and writes
 with a dataset.json that lists them.
 
 A file that cannot be used (damaged, in color, of another size than its partner, a mask with other
-gray values than 0 and 255 or 0 and 1, without a partner) is left out and listed in dataset.json,
-as long as no more than --max-refused-fraction of the slices are.
+gray values than 0 and 255 or 0 and 1) is left out and listed in dataset.json, as long as no more
+than --max-refused-fraction of the slices are. A slice without a mask or a mask without a slice ends
+the job before it begins, unless --allow-orphans is given.
 """
 
 _TFRECORDS_EPILOG = """\
@@ -70,8 +72,9 @@ def _tfrecords(flags: dict[str, Any], beam_options: Sequence[str]) -> int:
             f"shards: {len(split.shards)}"
         )
     print(
-        f"{config.out}: {num_examples} pairs, {summary.num_refused_slices} refused; "
-        f"{summary.record_bytes / 2**20:.1f} MiB of records from "
+        f"{config.out}: {num_examples} pairs, {summary.num_refused_pairs} refused"
+        + (f", {summary.num_orphans} files without a partner; " if summary.num_orphans else "; ")
+        + f"{summary.record_bytes / 2**20:.1f} MiB of records from "
         f"{summary.input_bytes / 2**20:.1f} MiB of files "
         f"({100 * summary.record_bytes / summary.input_bytes:.0f} %); {summary.seconds:.1f} s"
     )
@@ -119,20 +122,43 @@ def _add_tfrecords(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
         allow_abbrev=False,
     )
     verb.add_argument(
-        "--images", type=Path, required=True, metavar="DIR", help="folder of slices, BMP or PNG"
+        "--images",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of slices: BMP, PNG, TIFF or JPEG, 8-bit gray",
     )
     verb.add_argument(
         "--masks",
         type=Path,
-        required=True,
         metavar="DIR",
-        help="folder of masks with the same names; 255 (or 1) is lung, 0 is background",
+        help="folder of masks with the same names; 255 (or 1) is lung, 0 is background "
+        "(default: masks lie among the slices and are told by --mask-pattern)",
     )
     verb.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder of the dataset; is made"
     )
     verb.add_argument(
         "--overwrite", action="store_true", help="replace the dataset that --out holds"
+    )
+    verb.add_argument(
+        "--mask-pattern",
+        default=TfrecordsConfig.mask_pattern,
+        metavar="REGEX",
+        help="regular expression; what it finds in the path of a mask, without extension, is cut "
+        "out and leaves the name of its slice (default: reads _mask, _seg and the like at the end)",
+    )
+    verb.add_argument(
+        "--mask-foreground",
+        type=_gray_values,
+        metavar="N,N",
+        help="gray values that are lung in masks with several labels, such as 1,2; all others are "
+        "background (default: masks hold 0 and 255, or 0 and 1)",
+    )
+    verb.add_argument(
+        "--allow-orphans",
+        action="store_true",
+        help="leave out slices without a mask and masks without a slice, and list them",
     )
     verb.add_argument(
         "--validation-fraction",
@@ -148,12 +174,20 @@ def _add_tfrecords(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
         help="what is kept together in one split (default: %(default)s)",
     )
     verb.add_argument(
+        "--split-file",
+        type=Path,
+        metavar="FILE",
+        help="table with the columns patient_id,split (or slice_id,split), or an earlier "
+        "dataset.json: who is for train and who for validation (default: drawn by --seed)",
+    )
+    verb.add_argument(
         "--patient-pattern",
         default=TfrecordsConfig.patient_pattern,
         metavar="REGEX",
-        help="regular expression with a group named patient_id, searched in the path of a slice "
-        "below --images, without extension; folder per patient: '^(?P<patient_id>[^/]+)/' "
-        "(default: reads <patient>_z<slice> and <patient>_Z_<slice>)",
+        help="whose slice it is: names (<patient>_z<slice> or <patient>_Z_<slice>), folders (one "
+        "for each patient), auto (names, or else folders), or a regular expression with a group "
+        "named patient_id, searched in the path of a slice below --images, without extension, "
+        "such as '^(?P<patient_id>[^/]+)/' (default: %(default)s)",
     )
     verb.add_argument(
         "--seed",
@@ -170,6 +204,19 @@ def _add_tfrecords(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
         help="fail if a larger share of the slices is refused (default: %(default)s)",
     )
     verb.add_argument(
+        "--encoding",
+        choices=ENCODINGS,
+        default=TfrecordsConfig.encoding,
+        help="how slices are stored, both without loss: png is small, raw needs no decoding "
+        "(default: %(default)s)",
+    )
+    verb.add_argument(
+        "--image-size",
+        type=int,
+        metavar="N",
+        help="scale slices and masks to N x N pixels (default: as they come)",
+    )
+    verb.add_argument(
         "--num-shards",
         type=int,
         metavar="N",
@@ -181,6 +228,15 @@ def _add_tfrecords(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
         metavar="NAME",
         help="Apache Beam's engine (default: %(default)s, this machine with all its cores)",
     )
+
+
+def _gray_values(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(value) for value in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"received {text!r}; expected gray values such as 1,2"
+        ) from error
 
 
 def _add_phantoms(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -5,15 +5,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from preprocessing.records import ENCODINGS, PNG_ENCODING
+from preprocessing.spec import MAX_PIXELS
+
 PATIENT_GROUP = "patient_id"
-"""The group of `TfrecordsConfig.patient_pattern` that is the ``patient_id``."""
+"""The group of a regular expression that is the ``patient_id``."""
 
-DEFAULT_PATIENT_PATTERN = rf"(?:^|/)(?P<{PATIENT_GROUP}>[^/]+?)_[zZ]_?\d+$"
-"""Reads ``<patient>_z<slice>`` and ``<patient>_Z_<slice>``, such as ``ID_0001_Z_0142``.
+PATIENT_NAME_PATTERN = rf"(?:^|/)(?P<{PATIENT_GROUP}>[^/]+?)_[zZ]_?\d+$"
+"""Reads ``<patient>_z<slice>`` and ``<patient>_Z_<slice>``, such as ``ID_0001_Z_0142``."""
 
-Folders are no part of the id: the same name in two folders is taken for the same patient, which can
-cost variety in a split but never leaks a patient.
-"""
+NAMES_PATTERN = "names"
+FOLDERS_PATTERN = "folders"
+AUTO_PATTERN = "auto"
+"""Patients are read from names, or from folders if no name tells one."""
+
+DEFAULT_MASK_PATTERN = r"(?i)[ ._-](?:mask|seg|segmentation|label)$"
+"""Finds the mark of a mask in ``P1_z012_mask`` or ``P1_z012-Seg``."""
 
 BY_PATIENT = "patient"
 BY_SLICE = "slice"
@@ -27,13 +34,24 @@ class TfrecordsConfig:
     """From where, to where, and how."""
 
     images: Path
-    """Folder of slices: BMP or PNG, in subfolders too."""
+    """Folder of slices: BMP, PNG, TIFF or JPEG, in subfolders too."""
 
-    masks: Path
-    """Folder of masks with the same names."""
+    masks: Path | None = None
+    """Folder of masks with the names of their slices; None: they lie among the slices."""
 
     out: Path
     """Folder of the dataset, made by the job."""
+
+    mask_pattern: str = DEFAULT_MASK_PATTERN
+    """Regular expression that finds, in the path of a mask without its extension, what its slice's
+    path does not have."""
+
+    mask_foreground: tuple[int, ...] | None = None
+    """Gray values that are lung, 0 to 255, all others being background; None: a mask holds 0 and
+    255, or 0 and 1, and nothing else."""
+
+    allow_orphans: bool = False
+    """Leave slices without a mask and masks without a slice out, instead of ending the job."""
 
     validation_fraction: float = 0.15
     """At least this share of the slices goes to validation; above 0, below 1."""
@@ -41,9 +59,13 @@ class TfrecordsConfig:
     split_by: str = BY_PATIENT
     """``patient`` keeps all slices of a patient in one split; ``slice`` does not."""
 
-    patient_pattern: str = DEFAULT_PATIENT_PATTERN
-    """Regular expression with the group ``patient_id``, searched in a slice's path without its
-    extension."""
+    split_file: Path | None = None
+    """Table with the columns ``patient_id`` (or ``slice_id``) and ``split``, or an earlier
+    ``dataset.json``, that says who is in which split; None: drawn by `seed`."""
+
+    patient_pattern: str = AUTO_PATTERN
+    """``auto``, ``names``, ``folders``, or a regular expression with the group ``patient_id``,
+    searched in a slice's path without its extension."""
 
     seed: int = 0
     """Another seed gives another split and another order of records."""
@@ -54,6 +76,12 @@ class TfrecordsConfig:
     The default lets a large archive have a damaged file here and there; a wrong folder, a failed
     copy or a wrong export soon refuses more.
     """
+
+    encoding: str = PNG_ENCODING
+    """``png`` stores slices small and without loss, ``raw`` as pixels that need no decoding."""
+
+    image_size: int | None = None
+    """Height and width of the records, in pixels; None: as the slices come."""
 
     num_shards: int | None = None
     """Number of files of the training split, validation in proportion; None: from the sizes."""
@@ -73,29 +101,62 @@ class TfrecordsConfig:
         Raises:
             ValueError: if a value is out of its range or cannot be used.
         """
+        _check_choice("split_by", self.split_by, SPLIT_BY_CHOICES)
+        _check_choice("encoding", self.encoding, ENCODINGS)
+        self._check_shares()
+        self._check_numbers()
+        if any(option.split("=")[0] == "--runner" for option in self.beam_options):
+            raise ValueError(
+                "received --runner among Beam's own options; name the engine before the `--`"
+            )
+        _check_pattern("mask_pattern", self.mask_pattern, example=DEFAULT_MASK_PATTERN)
+        if re.search(self.mask_pattern, ""):
+            raise ValueError(
+                f"received mask_pattern {self.mask_pattern!r}, which finds nothing in any name; "
+                f"expected something like {DEFAULT_MASK_PATTERN!r}"
+            )
+        if self.patient_pattern not in (AUTO_PATTERN, NAMES_PATTERN, FOLDERS_PATTERN):
+            _check_patient_pattern(self.patient_pattern)
+
+    def _check_shares(self) -> None:
         if not 0 < self.validation_fraction < 1:
             raise ValueError(
                 f"received validation_fraction {self.validation_fraction}; expected a share above "
                 "0 and below 1, such as 0.15, so that both splits have slices"
+            )
+        if self.split_file and self.validation_fraction != TfrecordsConfig.validation_fraction:
+            raise ValueError(
+                f"received split_file {self.split_file} and validation_fraction "
+                f"{self.validation_fraction}; expected one of them, as the file decides the share"
             )
         if not 0 <= self.max_refused_fraction <= 1:
             raise ValueError(
                 f"received max_refused_fraction {self.max_refused_fraction}; expected a share from "
                 "0 (none may be refused) to 1"
             )
-        if self.split_by not in SPLIT_BY_CHOICES:
+
+    def _check_numbers(self) -> None:
+        foreground = self.mask_foreground
+        if foreground is not None and (
+            not foreground or not all(0 < value <= 255 for value in foreground)
+        ):
             raise ValueError(
-                f"received split_by {self.split_by!r}; expected {' or '.join(SPLIT_BY_CHOICES)}"
+                f"received mask_foreground {list(foreground)}; expected gray values from 1 to 255 "
+                "that are lung, such as 1,2"
+            )
+        if self.image_size is not None and not 1 <= self.image_size**2 <= MAX_PIXELS:
+            raise ValueError(
+                f"received image_size {self.image_size}; expected height and width in pixels, such "
+                f"as 256, of at most {MAX_PIXELS} pixels in all"
             )
         if self.num_shards is not None and self.num_shards < 1:
             raise ValueError(
                 f"received num_shards {self.num_shards}; expected at least 1, or leave it out"
             )
-        if any(option.split("=")[0] == "--runner" for option in self.beam_options):
-            raise ValueError(
-                "received --runner among Beam's own options; name the engine before the `--`"
-            )
-        _check_patient_pattern(self.patient_pattern)
+
+    def mask_folder(self) -> Path:
+        """Gives the folder below which masks are found."""
+        return self.images if self.masks is None else self.masks
 
     def dataset_options(self) -> dict[str, Any]:
         """Gives the options that decide what the dataset holds.
@@ -104,6 +165,11 @@ class TfrecordsConfig:
         wherever they lie and whatever engine runs.
         """
         return {
+            "allow_orphans": self.allow_orphans,
+            "encoding": self.encoding,
+            "image_size": self.image_size,
+            "mask_foreground": self.mask_foreground and list(self.mask_foreground),
+            "mask_pattern": self.mask_pattern,
             "max_refused_fraction": self.max_refused_fraction,
             "num_shards": self.num_shards,
             "patient_pattern": self.patient_pattern,
@@ -113,16 +179,26 @@ class TfrecordsConfig:
         }
 
 
-def _check_patient_pattern(patient_pattern: str) -> None:
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"received {name} {value!r}; expected {' or '.join(choices)}")
+
+
+def _check_pattern(name: str, pattern: str, *, example: str) -> re.Pattern[str]:
     try:
-        pattern = re.compile(patient_pattern)
+        return re.compile(pattern)
     except re.error as error:
         raise ValueError(
-            f"received patient_pattern {patient_pattern!r}, which is no regular expression "
-            f"({error}); expected something like {DEFAULT_PATIENT_PATTERN!r}"
+            f"received {name} {pattern!r}, which is no regular expression ({error}); expected "
+            f"something like {example!r}"
         ) from error
+
+
+def _check_patient_pattern(patient_pattern: str) -> None:
+    pattern = _check_pattern("patient_pattern", patient_pattern, example=PATIENT_NAME_PATTERN)
     if PATIENT_GROUP not in pattern.groupindex:
         raise ValueError(
             f"received patient_pattern {patient_pattern!r}, which has no group named "
-            f"{PATIENT_GROUP}; expected something like '(?P<{PATIENT_GROUP}>[^/]+)/'"
+            f"{PATIENT_GROUP}; expected {AUTO_PATTERN}, {NAMES_PATTERN}, {FOLDERS_PATTERN}, or "
+            f"something like '(?P<{PATIENT_GROUP}>[^/]+)/'"
         )

@@ -6,6 +6,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -14,19 +15,21 @@ from preprocessing import manifest
 from preprocessing.assembly import read_outcome, read_warnings, write_manifest
 from preprocessing.config import BY_PATIENT, TfrecordsConfig
 from preprocessing.errors import PreprocessingError
+from preprocessing.finding import shorten
 from preprocessing.manifest import DatasetManifest, RefusedFile
-from preprocessing.pairing import (
-    Pair,
-    assign_splits,
-    find_files,
-    find_patients,
-    pair_files,
-    shorten,
-)
+from preprocessing.pairing import Pair, find_pairs
 from preprocessing.progress import show_progress
-from preprocessing.refusals import check_refused, check_splits, refused_list
-from preprocessing.shards import ShardPlan, plan_shards, try_write_shard
+from preprocessing.refusals import check_orphans, check_refused, check_splits, refused_list
+from preprocessing.shards import (
+    RecordOptions,
+    ShardPlan,
+    estimate_record_bytes,
+    plan_shards,
+    try_write_shard,
+)
 from preprocessing.spec import SPLITS
+from preprocessing.split_file import read_split_file
+from preprocessing.splitting import assign_splits, find_patients
 from preprocessing.staging import replace_output, staging_folder
 
 IN_PROCESS_RUNNERS = ("fnapirunner", "directrunner")
@@ -50,14 +53,24 @@ class Inputs:
     plans: tuple[ShardPlan, ...]
     """What the workers will do."""
 
-    refused: tuple[RefusedFile, ...]
+    orphans: tuple[RefusedFile, ...]
     """Slices without a mask and masks without a slice."""
+
+    record_options: RecordOptions
+    """How they will do it."""
 
     split_by: str
     """``patient`` or ``slice``."""
 
-    num_slices: int
-    """Number of names, with or without a partner: what the share of refused ones is taken of."""
+    patient_source: str
+    """What told the patients."""
+
+    split_file_sha256: str | None
+    """Hash of the file that decided on the split, if one did."""
+
+    def dataset_options(self, config: TfrecordsConfig) -> dict[str, Any]:
+        """Gives all that decides what the dataset holds."""
+        return {**config.dataset_options(), "split_file_sha256": self.split_file_sha256}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +80,11 @@ class RunSummary:
     dataset: DatasetManifest
     """What it wrote."""
 
-    num_refused_slices: int
-    """Slices and masks that are not in the dataset; a pair counts once."""
+    num_refused_pairs: int
+    """Pairs that are not in the dataset."""
+
+    num_orphans: int
+    """Files that were left out for want of a partner."""
 
     input_bytes: int
     """Size of all paired files."""
@@ -99,21 +115,14 @@ def run(config: TfrecordsConfig, *, is_terminal: bool = False) -> RunSummary:
     with staging_folder(out, overwrite=config.overwrite) as staging:
         inputs = find_inputs(config)
         _log_start(config, inputs)
-        check_refused(
-            inputs.refused,
-            len(inputs.refused),
-            config=config,
-            out=out,
-            num_slices=inputs.num_slices,
-        )
-        with show_progress(staging, num_slices=len(inputs.pairs), is_terminal=is_terminal):
+        check_orphans(inputs.orphans, config=config, out=out)
+        num_pairs = len(inputs.pairs)
+        with show_progress(staging, num_slices=num_pairs, is_terminal=is_terminal):
             _run_pipeline(config, inputs, folder=staging, options=options)
         dataset = read_outcome(staging)
         num_examples = sum(split.num_examples for split in dataset.splits.values())
-        num_refused = inputs.num_slices - num_examples
-        check_refused(
-            dataset.refused, num_refused, config=config, out=out, num_slices=inputs.num_slices
-        )
+        num_refused = num_pairs - num_examples
+        check_refused(dataset.refused, num_refused, config=config, out=out, num_slices=num_pairs)
         check_splits(dataset)
         for line in read_warnings(staging):
             logger.warning("%s", line)
@@ -123,7 +132,8 @@ def run(config: TfrecordsConfig, *, is_terminal: bool = False) -> RunSummary:
     refused_list(out).unlink(missing_ok=True)
     return RunSummary(
         dataset=dataset,
-        num_refused_slices=num_refused,
+        num_refused_pairs=num_refused,
+        num_orphans=len(inputs.orphans),
         input_bytes=sum(pair.num_bytes for pair in inputs.pairs),
         record_bytes=sum(shard.num_bytes for shard in shards),
         seconds=time.monotonic() - started,
@@ -137,31 +147,41 @@ def find_inputs(config: TfrecordsConfig) -> Inputs:
         PreprocessingError: if the folders cannot make a dataset.
         OSError: if a folder cannot be read.
     """
-    if config.images.resolve() == config.masks.resolve():
-        raise PreprocessingError(
-            f"--images and --masks are the same folder, {config.images}; expected slices in one "
-            "and masks in the other, under equal names"
-        )
-    images = find_files(config.images, flag="--images", leave_out=config.masks)
-    masks = find_files(config.masks, flag="--masks", leave_out=config.images)
-    for folder, found in ((config.images, images), (config.masks, masks)):
-        if found.skipped:
-            logger.warning(
-                "skipped in %s, not BMP or PNG by name: %s", folder, shorten(found.skipped)
-            )
-    pairs, refused = pair_files(images, masks)
-    slice_ids = [pair.slice_id for pair in pairs]
+    found = find_pairs(config)
+    for folder, skipped in found.skipped.items():
+        if skipped:
+            logger.warning("skipped in %s, no images: %s", folder, shorten(skipped))
+    slice_ids = [pair.slice_id for pair in found.pairs]
     patients = find_patients(slice_ids, config=config)
-    splits, split_by = assign_splits(slice_ids, patients, config=config)
+    pinned = None
+    if config.split_file is not None:
+        pinned = read_split_file(config.split_file, split_by=config.split_by)
+    splits, split_by = assign_splits(
+        slice_ids, patients.by_slice_id, config=config, pinned=pinned.splits if pinned else None
+    )
+    record_options = RecordOptions(
+        images=str(config.images.resolve()),
+        masks=str(config.mask_folder().resolve()),
+        mask_foreground=config.mask_foreground,
+        encoding=config.encoding,
+        image_size=config.image_size,
+    )
     plans = plan_shards(
-        pairs, splits=splits, patients=patients, seed=config.seed, num_shards=config.num_shards
+        found.pairs,
+        splits=splits,
+        patients=patients.by_slice_id,
+        seed=config.seed,
+        num_shards=config.num_shards,
+        record_bytes=estimate_record_bytes(found.pairs, options=record_options, seed=config.seed),
     )
     return Inputs(
-        pairs=pairs,
+        pairs=found.pairs,
         plans=tuple(plans),
-        refused=refused,
+        orphans=found.orphans,
+        record_options=record_options,
         split_by=split_by,
-        num_slices=len(pairs) + len(refused),
+        patient_source=patients.source,
+        split_file_sha256=pinned.sha256 if pinned else None,
     )
 
 
@@ -207,8 +227,7 @@ def build(
         | "Write shard"
         >> beam.Map(
             try_write_shard,
-            images=str(config.images.resolve()),
-            masks=str(config.masks.resolve()),
+            options=inputs.record_options,
             folder=str(folder),
         )
         | "Key by dataset" >> beam.WithKeys(_DATASET_KEY)
@@ -217,8 +236,8 @@ def build(
         >> beam.Map(
             write_manifest,
             folder=str(folder),
-            refused=inputs.refused,
-            options=config.dataset_options(),
+            refused=inputs.orphans,
+            options=inputs.dataset_options(config),
             split_by=inputs.split_by,
         )
     )
@@ -246,7 +265,7 @@ def _log_start(config: TfrecordsConfig, inputs: Inputs) -> None:
             num_slices,
             100 * num_slices / len(inputs.pairs),
             ", whole patients" if inputs.split_by == BY_PATIENT else "",
-            len(patients) or "unknown",
+            f"{len(patients)} by {inputs.patient_source}" if patients else "unknown",
             len(plans),
         )
 
@@ -254,10 +273,10 @@ def _log_start(config: TfrecordsConfig, inputs: Inputs) -> None:
 def _warn_of_slice_split(config: TfrecordsConfig) -> None:
     if config.split_by == BY_PATIENT:
         logger.warning(
-            "NO PATIENT ID IN THE NAMES: no slice is named like <patient>_z<slice>, so slices are "
-            "split one by one. Slices of one patient can be in training and in validation, and "
-            "validation will look better than the model is. Give --patient-pattern if the names "
-            "do tell the patient."
+            "NO PATIENT ID IN THE NAMES: no slice is named like <patient>_z<slice> or lies in a "
+            "folder of its patient, so slices are split one by one. Slices of one patient can be "
+            "in training and in validation, and validation will look better than the model is. "
+            "Give --patient-pattern if the names do tell the patient."
         )
     else:
         logger.warning(

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from preprocessing.config import TfrecordsConfig
 from preprocessing.errors import PreprocessingError
+from preprocessing.finding import shorten
 from preprocessing.images.reading import NOT_BINARY
 from preprocessing.manifest import DatasetManifest, RefusedFile
-from preprocessing.pairing import shorten
 from preprocessing.publish import write_text
 from preprocessing.spec import TRAIN_SPLIT
 
@@ -20,8 +20,26 @@ def refused_list(out: Path) -> Path:
 def describe_refused(entry: RefusedFile, config: TfrecordsConfig) -> str:
     """Gives one line with the file's path as the user knows it, and the reason."""
     role, _, relative = entry.file.partition("/")
-    folder = config.images if role == "images" else config.masks
+    folder = config.images if role == "images" else config.mask_folder()
     return f"{folder / relative} {entry.reason}"
+
+
+def check_orphans(orphans: Sequence[RefusedFile], *, config: TfrecordsConfig, out: Path) -> None:
+    """Ends the job if a slice has no mask or a mask no slice, and lists them in `refused_list`.
+
+    Raises:
+        PreprocessingError: if there is one and `TfrecordsConfig.allow_orphans` is off.
+        OSError: if the list cannot be written.
+    """
+    if not orphans or config.allow_orphans:
+        return
+    path = refused_list(out)
+    lines = [describe_refused(entry, config) for entry in orphans]
+    write_text(path, "".join(f"{line}\n" for line in lines))
+    raise PreprocessingError(
+        f"{len(orphans)} files have no partner, so nothing was written: {lines[0]}; all are listed "
+        f"in {path}; mend them, or pass --allow-orphans to leave them out"
+    )
 
 
 def check_refused(

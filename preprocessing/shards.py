@@ -13,19 +13,24 @@ import numpy.typing as npt
 from preprocessing.framing import write_record
 from preprocessing.images.reading import UnreadableImageError, read_mask, read_slice
 from preprocessing.manifest import RefusedFile, Shard
-from preprocessing.pairing import Pair, sort_by_hash
+from preprocessing.pairing import Pair
 from preprocessing.publish import whole_file
-from preprocessing.records import encode_example
+from preprocessing.records import PNG_ENCODING, encode_example
+from preprocessing.resizing import resize_mask, resize_slice
 from preprocessing.spec import SPLITS, TRAIN_SPLIT
+from preprocessing.splitting import sort_by_hash
 
 MIN_SHARD_BYTES = 16 * 2**20
-"""Below this a shard is not worth its file; measured on slices and masks as they come."""
+"""Below about this a shard is not worth its file."""
 
 MAX_SHARD_BYTES = 256 * 2**20
-"""Above this a shard is awkward to copy and to share out among readers."""
+"""Above about this a shard is awkward to copy and to share out among readers."""
 
 DESIRED_NUM_SHARDS = 64
 """Enough for the workers of a job and for the readers of a training, if the sizes allow."""
+
+NUM_SAMPLED = 16
+"""The size of a record is taken from so many of them."""
 
 PROGRESS_SUFFIX = ".progress"
 """A worker adds one byte for each slice to a file of this suffix beside its shard."""
@@ -33,6 +38,26 @@ PROGRESS_SUFFIX = ".progress"
 
 class ShardWriteError(RuntimeError):
     """A shard cannot be written: the disk is full, or the folder is not to be written to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordOptions:
+    """From what, and how, records are made."""
+
+    images: str
+    """Folder of the slices."""
+
+    masks: str
+    """Folder of the masks."""
+
+    mask_foreground: tuple[int, ...] | None = None
+    """Gray values that are lung; None: masks hold 0 and 255, or 0 and 1."""
+
+    encoding: str = PNG_ENCODING
+    """``png`` or ``raw``."""
+
+    image_size: int | None = None
+    """Height and width of a record, in pixels; None: those of its slice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +144,7 @@ def plan_shards(
     patients: Mapping[str, str],
     seed: int,
     num_shards: int | None,
+    record_bytes: float,
 ) -> list[ShardPlan]:
     """Decides which slice goes to which place in which shard, before anything is read.
 
@@ -128,6 +154,7 @@ def plan_shards(
         patients: ``patient_id`` by ``slice_id``, or empty.
         seed: another one gives another order.
         num_shards: of the training split; validation gets its share of them. None: from the sizes.
+        record_bytes: size of a record, about.
 
     Returns:
         The plans of all splits. No shard is empty, and the shards of a split differ by one
@@ -142,7 +169,7 @@ def plan_shards(
     plans: list[ShardPlan] = []
     for split, members in slice_ids.items():
         if num_shards is None:
-            count = _count_shards(sum(by_slice_id[member].num_bytes for member in members))
+            count = _count_shards(record_bytes * len(members))
         else:
             count = math.ceil(num_shards * len(members) / num_train)
         ordered = sort_by_hash(members, salt=f"shard {seed}")
@@ -158,26 +185,43 @@ def plan_shards(
     return plans
 
 
+def estimate_record_bytes(pairs: Sequence[Pair], *, options: RecordOptions, seed: int) -> float:
+    """Gives the mean size of a few records, which are made and thrown away.
+
+    The same slices give the same figure wherever they lie; if none of them can be read, it is the
+    size of the files.
+    """
+    order = sort_by_hash([pair.slice_id for pair in pairs], salt=f"sample {seed}")[:NUM_SAMPLED]
+    by_slice_id = {pair.slice_id: pair for pair in pairs}
+    sampled = [by_slice_id[slice_id] for slice_id in order]
+    records = [
+        record
+        for pair in sampled
+        if (record := _encode_pair(pair, patient_id="", options=options, tally=_Tally()))
+    ]
+    sizes = [len(record) for record in records] or [pair.num_bytes for pair in sampled]
+    return sum(sizes) / len(sizes)
+
+
 def try_write_shard(
-    plan: ShardPlan, *, images: str, masks: str, folder: str
+    plan: ShardPlan, *, options: RecordOptions, folder: str
 ) -> ShardReport | FailedShard:
     """Does `write_shard`; a shard that cannot be written is told and not raised.
 
     An engine prints what a worker raises as pages of traceback, once for each worker.
     """
     try:
-        return write_shard(plan, images=images, masks=masks, folder=folder)
+        return write_shard(plan, options=options, folder=folder)
     except ShardWriteError as error:
         return FailedShard(filename=plan.filename, reason=str(error))
 
 
-def write_shard(plan: ShardPlan, *, images: str, masks: str, folder: str) -> ShardReport:
+def write_shard(plan: ShardPlan, *, options: RecordOptions, folder: str) -> ShardReport:
     """Reads, checks and encodes the slices of one shard and writes it, one slice at a time.
 
     Args:
         plan: what to write.
-        images: folder of the slices.
-        masks: folder of the masks.
+        options: from what, and how.
         folder: where the shard goes.
 
     Returns:
@@ -195,9 +239,8 @@ def write_shard(plan: ShardPlan, *, images: str, masks: str, folder: str) -> Sha
             aside.open("wb") as file,
         ):
             for pair in plan.pairs:
-                record = _encode_pair(
-                    pair, plan=plan, images=Path(images), masks=Path(masks), tally=tally
-                )
+                patient_id = plan.patients.get(pair.slice_id, "")
+                record = _encode_pair(pair, patient_id=patient_id, options=options, tally=tally)
                 if record:
                     tally.count_record(write_record(file, record))
                 progress.write(b".")
@@ -240,39 +283,48 @@ class _Tally:
 
 
 def _encode_pair(
-    pair: Pair, *, plan: ShardPlan, images: Path, masks: Path, tally: _Tally
+    pair: Pair, *, patient_id: str, options: RecordOptions, tally: _Tally
 ) -> bytes | None:
     """Gives the record of a pair, or None if it is refused; the tally is told of either."""
-    image, mask, refused = _read_pair(pair, images=images, masks=masks)
+    image, mask, refused = _read_pair(pair, options=options)
     if image is None or mask is None or refused:
         tally.refused.extend(refused)
         return None
-    patient_id = plan.patients.get(pair.slice_id, "")
+    if options.image_size is not None:
+        image = resize_slice(image, size=options.image_size)
+        mask = resize_mask(mask, size=options.image_size)
     if patient_id:
         tally.patients[patient_id] += 1
     tally.sums += _sum_pixels(image, mask)
     tally.num_like_masks += bool(((image == image.min()) | (image == image.max())).all())
-    return encode_example(image=image, mask=mask, slice_id=pair.slice_id, patient_id=patient_id)
+    return encode_example(
+        image=image,
+        mask=mask,
+        slice_id=pair.slice_id,
+        patient_id=patient_id,
+        encoding=options.encoding,
+    )
 
 
 def _read_pair(
-    pair: Pair, *, images: Path, masks: Path
+    pair: Pair, *, options: RecordOptions
 ) -> tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np.uint8] | None, list[RefusedFile]]:
     """Reads both files, so that the reasons of both are told at once."""
     refused = []
     image, mask = None, None
     try:
-        image = read_slice(images / pair.image_path)
+        image = read_slice(Path(options.images) / pair.image_path)
     except UnreadableImageError as error:
         refused.append(RefusedFile(file=f"images/{pair.image_path}", reason=error.reason))
     try:
-        mask = read_mask(masks / pair.mask_path)
+        mask = read_mask(Path(options.masks) / pair.mask_path, foreground=options.mask_foreground)
     except UnreadableImageError as error:
         refused.append(RefusedFile(file=f"masks/{pair.mask_path}", reason=error.reason))
     if image is not None and mask is not None and image.shape != mask.shape:
         reason = (
-            f"is {_describe_size(mask)}, but its slice is {_describe_size(image)}; expected equal "
-            "sizes; export the mask again at the size of its slice"
+            f"is {_describe_size(mask)}, but its slice {pair.image_path} is "
+            f"{_describe_size(image)}; expected equal sizes; export the mask again at the size of "
+            "its slice"
         )
         refused.append(RefusedFile(file=f"masks/{pair.mask_path}", reason=reason))
     return image, mask, refused
@@ -293,10 +345,10 @@ def _sum_pixels(image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> Pi
     )
 
 
-def _count_shards(num_bytes: int) -> int:
+def _count_shards(num_bytes: float) -> int:
     """Gives the desired number, if that makes shards neither too small nor too large."""
     fewest = math.ceil(num_bytes / MAX_SHARD_BYTES)
-    most = max(1, num_bytes // MIN_SHARD_BYTES)
+    most = max(1, int(num_bytes // MIN_SHARD_BYTES))
     return max(fewest, min(DESIRED_NUM_SHARDS, most))
 
 

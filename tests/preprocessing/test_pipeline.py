@@ -145,23 +145,21 @@ def test_split_by_slice_on_demand_is_told_too(pairs, caplog):
 def test_skipped_files_are_told(pairs, caplog):
     (pairs.images / "Thumbs.txt").write_text("")
     run(make_config(pairs))
-    assert f"skipped in {pairs.images}, not BMP or PNG by name: Thumbs.txt" in caplog.text
+    assert f"skipped in {pairs.images}, no images: Thumbs.txt" in caplog.text
 
 
 def damage(pairs):
     """Makes one slice of each kind of bad input; returns what the manifest must say."""
     data = (pairs.images / "P0_z000.bmp").read_bytes()
     (pairs.images / "P0_z000.bmp").write_bytes(data[:-5])
-    (pairs.masks / "P1_z000.bmp").unlink()
-    (pairs.images / "P2_z000.bmp").unlink()
+    (pairs.masks / "P1_z000.bmp").write_bytes(b"")
     Image.fromarray(np.zeros((3, 4), np.uint8)).save(pairs.masks / "P3_z000.bmp")
     Image.fromarray(np.arange(120, dtype=np.uint8).reshape(12, 10)).save(
         pairs.masks / "P4_z000.bmp"
     )
     return [
         "images/P0_z000.bmp",
-        "images/P1_z000.bmp",
-        "masks/P2_z000.bmp",
+        "masks/P1_z000.bmp",
         "masks/P3_z000.bmp",
         "masks/P4_z000.bmp",
     ]
@@ -169,45 +167,106 @@ def damage(pairs):
 
 def test_refused_files_are_in_the_manifest_with_their_reasons(pairs):
     expected = damage(pairs)
-    summary = run(make_config(pairs, max_refused_fraction=0.25))
+    summary = run(make_config(pairs, max_refused_fraction=0.2))
     assert [entry.file for entry in summary.dataset.refused] == expected
-    assert summary.num_refused_slices == 5
-    assert sum(split.num_examples for split in summary.dataset.splits.values()) == 15
+    assert (summary.num_refused_pairs, summary.num_orphans) == (4, 0)
+    assert sum(split.num_examples for split in summary.dataset.splits.values()) == 16
 
 
 def test_too_many_refused_files_end_the_job_and_are_all_listed(pairs):
     run(make_config(pairs))
     before = hashes(pairs.out)
     damage(pairs)
-    config = make_config(pairs, max_refused_fraction=0.2, overwrite=True)
+    config = make_config(pairs, max_refused_fraction=0.1, overwrite=True)
     with pytest.raises(
         PreprocessingError,
-        match=r"5 of 20 slices are refused \(25.0 %\), more than --max-refused-fraction 0.2 "
+        match=r"4 of 20 slices are refused \(20.0 %\), more than --max-refused-fraction 0.1 "
         r"allows; no dataset was written; mend the files listed in .*/dataset.refused.txt, or all"
         r"ow more. "
-        r"First: .*/images/P0_z000.bmp is a truncated BMP.*Also: images/P1_z000.bmp, .* and 1 more",
+        r"First: .*/images/P0_z000.bmp is a truncated BMP.*Also: masks/P1_z000.bmp, ",
     ):
         run(config)
     assert hashes(pairs.out) == before
     lines = pairs.out.with_name("dataset.refused.txt").read_text().splitlines()
-    assert len(lines) == 5
-    assert lines[1].startswith(f"{pairs.images}/P1_z000.bmp has no mask P1_z000.bmp below --masks")
-    run(make_config(pairs, max_refused_fraction=0.25, overwrite=True))
+    assert len(lines) == 4
+    assert lines[1].startswith(f"{pairs.masks}/P1_z000.bmp is empty (0 bytes)")
+    run(make_config(pairs, max_refused_fraction=0.2, overwrite=True))
     assert not pairs.out.with_name("dataset.refused.txt").exists()
 
 
-def test_too_many_slices_without_a_mask_end_the_job_before_it_starts(pairs, monkeypatch):
-    (pairs.masks / "P0_z000.bmp").unlink()
+def remove_partners(pairs):
+    (pairs.masks / "P1_z000.bmp").unlink()
+    (pairs.images / "P2_z000.bmp").unlink()
+
+
+def test_files_without_a_partner_end_the_job_before_it_starts(pairs, monkeypatch):
+    remove_partners(pairs)
     monkeypatch.setattr(pipeline, "_run_pipeline", None)
-    with pytest.raises(PreprocessingError, match="1 of 20 slices are refused"):
+    with pytest.raises(
+        PreprocessingError,
+        match="2 files have no partner, so nothing was written: .*images/P1_z000.bmp has no mask "
+        "P1_z000.bmp .*; all are listed in .*dataset.refused.txt; mend them, or pass --allow-orph",
+    ):
         run(make_config(pairs))
+    lines = pairs.out.with_name("dataset.refused.txt").read_text().splitlines()
+    assert lines[1].startswith(f"{pairs.masks}/P2_z000.bmp has no slice P2_z000.bmp")
+    assert not pairs.out.exists()
+
+
+def test_files_without_a_partner_are_left_out_and_listed_if_that_is_allowed(pairs):
+    remove_partners(pairs)
+    summary = run(make_config(pairs, allow_orphans=True, max_refused_fraction=0))
+    assert [entry.file for entry in summary.dataset.refused] == [
+        "images/P1_z000.bmp",
+        "masks/P2_z000.bmp",
+    ]
+    assert (summary.num_refused_pairs, summary.num_orphans) == (0, 2)
+    assert sum(split.num_examples for split in summary.dataset.splits.values()) == 18
+
+
+def test_masks_among_the_slices_give_the_same_records(pairs):
+    run(make_config(pairs))
+    both = pairs.images.with_name("both")
+    shutil.copytree(pairs.images, both)
+    for path in pairs.masks.iterdir():
+        shutil.copy(path, both / f"{path.stem}_mask.bmp")
+    out = pairs.out.with_name("again")
+    run(make_config(pairs, images=both, masks=None, out=out))
+    assert hashes(out) == hashes(pairs.out)
+
+
+def test_labels_that_are_lung_can_be_named(pairs):
+    for path in pairs.masks.iterdir():
+        mask = np.asarray(Image.open(path)) // 255
+        mask[:, 5:] *= 2
+        mask[0, 0] = 7
+        Image.fromarray(mask).save(path)
+    summary = run(make_config(pairs, mask_foreground=(2,)))
+    for example in read_split(pairs.out, summary.dataset.splits["train"]):
+        stored = np.asarray(Image.open(pairs.masks / f"{example['slice_id'].numpy().decode()}.bmp"))
+        np.testing.assert_array_equal(example["mask"][..., 0], stored == 2)
+    assert summary.dataset.options["mask_foreground"] == [2]
+
+
+def test_raw_records_hold_the_same_pixels(pairs):
+    config = make_config(pairs, encoding="raw")
+    summary = run(config)
+    assert len(assert_records_equal_files(summary, config)) == 20
+
+
+def test_records_of_another_size_are_resized(pairs):
+    summary = run(make_config(pairs, image_size=6))
+    for example in read_split(pairs.out, summary.dataset.splits["train"]):
+        assert example["image"].shape == example["mask"].shape == (6, 6, 1)
+        assert set(np.unique(example["mask"])) <= {0, 1}
+    assert summary.dataset.options["image_size"] == 6
 
 
 def test_pair_of_two_bad_files_counts_once(pairs):
     (pairs.images / "P0_z000.bmp").write_bytes(b"")
     (pairs.masks / "P0_z000.bmp").write_bytes(b"")
     summary = run(make_config(pairs, max_refused_fraction=0.05))
-    assert summary.num_refused_slices == 1
+    assert summary.num_refused_pairs == 1
     assert len(summary.dataset.refused) == 2
 
 
@@ -280,10 +339,10 @@ def test_failed_write_in_a_worker_is_one_clear_line(pairs, monkeypatch):
 
 
 def test_other_failure_in_a_worker_is_not_hidden(pairs, monkeypatch):
-    def fail(**_):
+    def fail(*_):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(shards, "encode_example", fail)
+    monkeypatch.setattr(shards, "write_record", fail)
     with pytest.raises(RuntimeError, match="ZeroDivisionError: a bug"):
         run(make_config(pairs))
     assert not pairs.out.exists()

@@ -8,7 +8,15 @@ from PIL import Image
 
 from preprocessing.pairing import Pair
 from preprocessing.records import parse_example
-from preprocessing.shards import PixelSums, ShardPlan, ShardWriteError, plan_shards, write_shard
+from preprocessing.shards import (
+    PixelSums,
+    RecordOptions,
+    ShardPlan,
+    ShardWriteError,
+    estimate_record_bytes,
+    plan_shards,
+    write_shard,
+)
 
 
 def make_pair(slice_id, *, num_bytes=1):
@@ -25,21 +33,24 @@ def make_plan(*slice_ids, patients=None):
     )
 
 
-def plan(slice_splits, *, num_shards=None, num_bytes=1, seed=0):
+def plan(slice_splits, *, num_shards=None, record_bytes=1, seed=0):
     return plan_shards(
-        [make_pair(slice_id, num_bytes=num_bytes) for slice_id in slice_splits],
+        [make_pair(slice_id) for slice_id in slice_splits],
         splits=slice_splits,
         patients={},
         seed=seed,
         num_shards=num_shards,
+        record_bytes=record_bytes,
     )
+
+
+def options_of(pairs, **changes):
+    return RecordOptions(images=str(pairs.images), masks=str(pairs.masks), **changes)
 
 
 def write(pairs, shard_plan, folder):
     folder.mkdir(exist_ok=True)
-    return write_shard(
-        shard_plan, images=str(pairs.images), masks=str(pairs.masks), folder=str(folder)
-    )
+    return write_shard(shard_plan, options=options_of(pairs), folder=str(folder))
 
 
 SPLITS_OF_TEN = {f"t{index}": "train" for index in range(8)} | {
@@ -76,8 +87,22 @@ def test_there_are_never_more_shards_than_slices():
 )
 def test_number_of_shards_follows_from_the_sizes(total_mib, num_shards):
     splits = {f"t{index}": "train" for index in range(256)} | {"v": "validation"}
-    plans = plan(splits, num_bytes=total_mib * 2**20 // 256)
+    plans = plan(splits, record_bytes=total_mib * 2**20 / 256)
     assert sum(each.split == "train" for each in plans) == num_shards
+
+
+def test_size_of_a_record_is_that_of_its_slices(pairs, tmp_path):
+    two = [make_pair("P0_z000"), make_pair("P0_z001")]
+    estimated = estimate_record_bytes(two, options=options_of(pairs), seed=0)
+    report = write(pairs, make_plan("P0_z000", "P0_z001"), tmp_path / "out")
+    assert 2 * (estimated + 16) == report.shard.num_bytes  # 16 bytes of length and checksums
+    raw = estimate_record_bytes(two, options=options_of(pairs, encoding="raw"), seed=0)
+    assert raw != estimated
+
+
+def test_size_of_records_that_cannot_be_made_is_that_of_the_files(pairs):
+    gone = [make_pair("gone", num_bytes=30), make_pair("lost", num_bytes=50)]
+    assert estimate_record_bytes(gone, options=options_of(pairs), seed=0) == 40
 
 
 def test_another_seed_gives_another_order():
@@ -138,7 +163,7 @@ def test_bad_pairs_are_refused_and_the_good_ones_are_written(pairs, tmp_path):
     assert report.refused[0].reason.startswith("is a truncated BMP")
     assert report.refused[1].reason.startswith("is empty (0 bytes)")
     assert report.refused[2].reason == (
-        "is 4 x 3 px, but its slice is 10 x 12 px; expected equal sizes; "
+        "is 4 x 3 px, but its slice P0_z001.bmp is 10 x 12 px; expected equal sizes; "
         "export the mask again at the size of its slice"
     )
 

@@ -1,0 +1,166 @@
+"""Which files of a folder are slices or masks, and under which name each is known."""
+
+import os
+import re
+import unicodedata
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from preprocessing.errors import PreprocessingError
+from preprocessing.images.reading import IMAGE_SUFFIXES, MAGIC_BYTES, is_image
+
+_NUM_SHOWN = 3
+_OTHER_SUFFIX = re.compile(r"\.[a-z][a-z0-9]{0,4}", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundFile:
+    """A file below a folder."""
+
+    path: str
+    """Path below the folder, with ``/``."""
+
+    num_bytes: int
+    """Size of the file."""
+
+    @property
+    def name(self) -> str:
+        """The path without its extension."""
+        suffix = PurePosixPath(self.path).suffix
+        # What follows the last dot of 1.2.840.113619 is no extension.
+        is_suffix = suffix.lower() in IMAGE_SUFFIXES or _OTHER_SUFFIX.fullmatch(suffix)
+        return self.path.removesuffix(suffix) if is_suffix else self.path
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundFiles:
+    """What a folder holds."""
+
+    files: tuple[FoundFile, ...]
+    """All that may be slices or masks, in the order of their paths."""
+
+    skipped: tuple[str, ...]
+    """Files that are no images by name and content, and links to folders; not hidden files."""
+
+
+def find_files(folder: Path, *, flag: str, leave_out: Collection[Path]) -> FoundFiles:
+    """Lists the slices or the masks of a folder and its subfolders.
+
+    A file with the extension of an image is one, whatever it holds; a worker looks into it. A file
+    with another extension, or none, is one if it begins like one.
+
+    Args:
+        folder: where to look.
+        flag: the option that named it, for messages.
+        leave_out: subfolders that are not looked at: masks may lie below the slices.
+
+    Raises:
+        PreprocessingError: if there is no such folder, or if it holds no image.
+        OSError: if a folder cannot be read.
+    """
+    if not folder.is_dir():
+        found = "is a file" if folder.exists() else "does not exist"
+        raise PreprocessingError(f"{flag} {folder} {found}; expected a folder of BMP files")
+    files: list[FoundFile] = []
+    skipped: list[str] = []
+    for path in _walk(folder, leave_out=leave_out, skipped=skipped):
+        relative = path.relative_to(folder).as_posix()
+        _check_name(relative, folder=folder)
+        if path.suffix.lower() not in IMAGE_SUFFIXES and not _begins_like_image(path):
+            skipped.append(relative)
+            continue
+        # A link to nowhere counts as 0 bytes here; the worker that reads it says what it is.
+        num_bytes = path.stat().st_size if path.exists() else 0
+        files.append(FoundFile(path=relative, num_bytes=num_bytes))
+    if not files:
+        raise PreprocessingError(
+            f"{flag} {folder} holds no BMP, PNG, TIFF or JPEG file ({_describe(skipped)}); "
+            "point it to the folder that does"
+        )
+    return FoundFiles(
+        files=tuple(sorted(files, key=lambda file: file.path)), skipped=tuple(sorted(skipped))
+    )
+
+
+def unify(name: str) -> str:
+    """Gives what all spellings of a name share: letters differ in case from disk to disk."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def by_unified_name(
+    files: Iterable[FoundFile], names: Mapping[str, str], *, folder: Path
+) -> dict[str, FoundFile]:
+    """Gives the files by name, in whatever case it is written.
+
+    Args:
+        files: slices, or masks.
+        names: the name of each file, by its path.
+        folder: where they are, for messages.
+
+    Raises:
+        PreprocessingError: if two files have one name; both are told.
+    """
+    found: dict[str, FoundFile] = {}
+    twice: list[str] = []
+    for file in files:
+        first = found.setdefault(unify(names[file.path]), file)
+        if first is not file:
+            twice.append(f"{first.path} and {file.path}")
+    if twice:
+        raise PreprocessingError(
+            f"{folder} holds files that differ in nothing but extension or case: {shorten(twice)}; "
+            "expected one file of each name; remove or rename one of each"
+        )
+    return found
+
+
+def shorten(names: Sequence[str]) -> str:
+    """Gives the first names, and says how many more there are."""
+    shown = ", ".join(names[:_NUM_SHOWN])
+    num_more = len(names) - _NUM_SHOWN
+    return f"{shown} and {num_more} more" if num_more > 0 else shown
+
+
+def _walk(folder: Path, *, leave_out: Collection[Path], skipped: list[str]) -> Iterable[Path]:
+    """Gives all files that are not hidden; links to folders are not followed but told."""
+    left_out = {path.resolve() for path in leave_out}
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for root, folders, names in os.walk(folder, onerror=fail):
+        here = Path(root)
+        links = [name for name in folders if (here / name).is_symlink()]
+        skipped.extend(f"{(here / name).relative_to(folder).as_posix()}/" for name in links)
+        folders[:] = sorted(
+            name
+            for name in folders
+            if name not in links
+            and not name.startswith(".")
+            and (here / name).resolve() not in left_out
+        )
+        yield from (here / name for name in sorted(names) if not name.startswith("."))
+
+
+def _begins_like_image(path: Path) -> bool:
+    if not path.is_file():
+        return False  # a pipe, which nobody may be writing to
+    try:
+        with path.open("rb") as file:
+            return is_image(file.read(MAGIC_BYTES))
+    except PermissionError:
+        return False
+
+
+def _check_name(relative: str, *, folder: Path) -> None:
+    try:
+        relative.encode()
+    except UnicodeEncodeError as error:
+        raise PreprocessingError(
+            f"{folder} holds a file whose name is not UTF-8: {relative!r}; rename it"
+        ) from error
+
+
+def _describe(skipped: Sequence[str]) -> str:
+    return f"it holds {shorten(sorted(skipped))}" if skipped else "it is empty"
