@@ -69,7 +69,7 @@ def staging_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
     # The lock goes when its holder ends, however it ends, so a killed run locks nobody out.
     descriptor = os.open(staging, os.O_RDONLY)
     try:
-        _lock(descriptor, staging, out)
+        lock_folder(descriptor, staging, out=out)
         try:
             _restore(out)
             check_output(out, overwrite=overwrite)
@@ -77,7 +77,7 @@ def staging_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
             yield staging
         finally:
             # Once it is published, a folder of this name is that of another run.
-            if _is_named(descriptor, staging):
+            if is_named(descriptor, staging):
                 shutil.rmtree(staging, ignore_errors=True)
     finally:
         os.close(descriptor)
@@ -111,27 +111,37 @@ def replace_output(staging: Path, out: Path, *, filenames: Iterable[str]) -> Non
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _is_shard(name: str) -> bool:
-    return _SHARD_NAME.fullmatch(name) is not None
+def lock_folder(descriptor: int, folder: Path, *, out: Path) -> None:
+    """Holds a folder beside an output for this process, until the descriptor is closed.
 
+    Args:
+        descriptor: the open folder.
+        folder: its path.
+        out: what is being made in it.
 
-def _lock(descriptor: int, staging: Path, out: Path) -> None:
+    Raises:
+        PreprocessingError: if another run holds it.
+    """
     busy = f"another run is writing to {out}; wait for it, or choose another --out"
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise PreprocessingError(busy) from error
-    # Between the opening and the lock, another run may have published this very folder.
-    if not _is_named(descriptor, staging):
+    # Between the opening and the lock, another run may have published or removed this very folder.
+    if not is_named(descriptor, folder):
         raise PreprocessingError(busy)
 
 
-def _is_named(descriptor: int, path: Path) -> bool:
+def is_named(descriptor: int, path: Path) -> bool:
     """Tells whether an open folder is the one that has this name now."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
         return False
+
+
+def _is_shard(name: str) -> bool:
+    return _SHARD_NAME.fullmatch(name) is not None
 
 
 def _old(out: Path) -> Path:
