@@ -9,10 +9,11 @@ from setuptools import setup
 
 PREPROCESSING = [
     "apache-beam>=2.77,<3",
-    "gdown>=6,<7",
+    "gdown>=6.5,<7",
     # Beam writes and reads TFRecords only with a CRC32C library; this one is compiled.
     "google-crc32c>=1.7,<2",
     "pillow>=12,<13",
+    "requests>=2.32,<3",
     "tqdm>=4.67,<5",
 ]
 TRAINER = [
@@ -46,6 +47,7 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=[
         "preprocessing",
+        "preprocessing.download",
         "preprocessing.images",
         "preprocessing.phantoms",
         "trainer",

@@ -2,6 +2,7 @@
 
 ValueError
 ├── PreprocessingError                    the input, the options or the output cannot work
+│   └── download.archives.DamagedFileError    a download is not worth keeping
 ├── images.reading.UnreadableImageError   one file is refused; the job goes on without it
 └── manifest.ManifestError                a dataset cannot be read
 RuntimeError
