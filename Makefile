@@ -15,13 +15,17 @@ PY := $(VENV)/bin/python
 require = $(if $($(1)),,$(error $(1) is missing: $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup phantoms tfrecords train-multigpu evaluate export serve predict demo \
+.PHONY: help setup data phantoms tfrecords train-multigpu evaluate export serve predict demo \
 	test lint check format lock clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
 
 setup: $(READY)  ## Make .venv with the locked packages (GPU=1: with CUDA libraries).
+
+data: $(READY)  ## Download slices, and unpack them: URL=address; OUT=data/download
+	$(call require,URL,address of an archive or of a file or folder on Google Drive)
+	$(PY) -m preprocessing download --url "$(URL)" --out "$(or $(OUT),data/download)" $(ARGS)
 
 phantoms: $(READY)  ## Draw CT phantoms: OUT=dir
 	$(call require,OUT,folder to write to)

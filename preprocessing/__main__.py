@@ -1,4 +1,4 @@
-"""``python -m preprocessing VERB``: phantoms, tfrecords."""
+"""``python -m preprocessing VERB``: download, phantoms, tfrecords."""
 
 import signal
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from preprocessing.config import SPLIT_BY_CHOICES, TfrecordsConfig
+from preprocessing.download.config import DownloadConfig
 from preprocessing.records import ENCODINGS
 from preprocessing.refusals import describe_refused
 from preprocessing.shards import ShardWriteError
@@ -31,6 +32,14 @@ than --max-refused-fraction of the slices are. A slice without a mask or a mask 
 the job before it begins, unless --allow-orphans is given.
 """
 
+_DOWNLOAD_DESCRIPTION = """\
+Downloads an archive (zip, tar, tar.gz, tar.bz2, tar.xz) and unpacks it, or downloads a single file
+or a folder of Google Drive as it is. The folder --out appears whole or not at all.
+
+A connection that drops or stalls is tried again from where it was. What a failed or stopped run has
+fetched is kept beside --out, and the same command goes on from there.
+"""
+
 _TFRECORDS_EPILOG = """\
 Apache Beam's own options go after `--`:
   python -m preprocessing tfrecords --images DIR --masks DIR --out DIR -- --direct_num_workers=4
@@ -42,7 +51,9 @@ def main(argv: Sequence[str]) -> int:
     try:
         own, beam_options = _cut_at_separator(argv)
         flags = vars(build_parser().parse_args(own))
-        run = {"tfrecords": _tfrecords, "phantoms": _phantoms}[flags.pop("verb")]
+        run = {"tfrecords": _tfrecords, "phantoms": _phantoms, "download": _download}[
+            flags.pop("verb")
+        ]
         # Beam speaks through many loggers, its root one too; only ours are for the user.
         logging.basicConfig(level=logging.CRITICAL, format="%(levelname)s: %(message)s")
         logging.getLogger("preprocessing").setLevel(logging.INFO)
@@ -91,6 +102,22 @@ def _phantoms(flags: dict[str, Any], beam_options: Sequence[str]) -> int:
     return 0
 
 
+def _download(flags: dict[str, Any], beam_options: Sequence[str]) -> int:
+    if beam_options:
+        raise ValueError("`download` takes nothing after `--`; only `tfrecords` runs on Beam")
+    config = DownloadConfig(**flags)
+    from preprocessing.download import job  # as Beam, gdown takes its time to load
+
+    summary = job.run(config, is_terminal=sys.stderr.isatty())
+    print(
+        f"{config.out}: {summary.num_files} files, {summary.num_bytes / 2**20:.1f} MiB, from a "
+        f"download of {summary.downloaded_bytes / 2**20:.1f} MiB"
+    )
+    if summary.sha256 and not config.sha256:
+        print(f"pass --sha256 {summary.sha256} to be sure of the same file the next time")
+    return 0
+
+
 def _cut_at_separator(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     own = list(argv)
     if _BEAM_SEPARATOR not in own:
@@ -109,6 +136,7 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     _add_tfrecords(verbs)
     _add_phantoms(verbs)
+    _add_download(verbs)
     return parser
 
 
@@ -256,6 +284,44 @@ def _add_phantoms(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     for flag, default, meaning in numbers:
         verb.add_argument(
             flag, type=int, default=default, metavar="N", help=f"{meaning} (default: %(default)s)"
+        )
+
+
+def _add_download(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    verb = verbs.add_parser(
+        "download",
+        help="fetch slices from Google Drive or any other address, and unpack them",
+        description=_DOWNLOAD_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    verb.add_argument(
+        "--url",
+        required=True,
+        help="address of an archive or a file, or of a file or folder that Google Drive shares "
+        "with everybody",
+    )
+    verb.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder to write to; is made"
+    )
+    verb.add_argument(
+        "--sha256",
+        metavar="HASH",
+        help="fail unless the downloaded file has this hash (default: any; it is printed)",
+    )
+    numbers = (
+        ("--timeout-s", float, "longest wait for a connection or the next byte, in seconds"),
+        ("--num-retries", int, "failures in a row that are borne; new bytes start a new count"),
+        ("--max-gib", float, "most GiB to download, and most GiB to unpack from it"),
+        ("--max-files", int, "most files and folders in an archive or a Drive folder"),
+    )
+    for flag, kind, meaning in numbers:
+        verb.add_argument(
+            flag,
+            type=kind,
+            default=getattr(DownloadConfig, flag.removeprefix("--").replace("-", "_")),
+            metavar="N",
+            help=f"{meaning} (default: %(default)s)",
         )
 
 

@@ -88,6 +88,7 @@ def test_every_target_is_explained_by_make_help():
 @pytest.mark.parametrize(
     ("target", "missing"),
     [
+        ("data", "URL"),
         ("tfrecords", "IMAGES"),
         ("train-multigpu", "DATA"),
         ("export", "RUN"),

@@ -10,6 +10,7 @@ import pytest
 from preprocessing import pipeline
 from preprocessing.__main__ import build_parser, main
 from preprocessing.config import TfrecordsConfig
+from preprocessing.download.config import DownloadConfig
 from preprocessing.phantoms import drawing
 from preprocessing.phantoms.drawing import PhantomsConfig
 
@@ -39,7 +40,11 @@ def flags_of(verb):
 
 @pytest.mark.parametrize(
     ("verb", "config_class", "without_flag"),
-    [("tfrecords", TfrecordsConfig, {"beam_options"}), ("phantoms", PhantomsConfig, set())],
+    [
+        ("tfrecords", TfrecordsConfig, {"beam_options"}),
+        ("phantoms", PhantomsConfig, set()),
+        ("download", DownloadConfig, set()),
+    ],
 )
 def test_flags_are_the_fields_with_the_same_defaults(verb, config_class, without_flag):
     flags = flags_of(verb)
@@ -147,7 +152,11 @@ def test_command_line_says_no_more_than_it_must(pairs):
 
 
 def test_help_of_each_verb_explains_it(capsys):
-    for verb, explained in (("tfrecords", "own options go after `--`"), ("phantoms", "chest-like")):
+    for verb, explained in (
+        ("tfrecords", "own options go after `--`"),
+        ("phantoms", "chest-like"),
+        ("download", "the same command goes on from there"),
+    ):
         with pytest.raises(SystemExit, match="0"):
             main([verb, "--help"])
         assert explained in capsys.readouterr().out
