@@ -1,7 +1,7 @@
 """Unpacks zip and tar without trust: nothing outside of its folder, no links, nothing without end.
 
-An archive is recognized by its first bytes, not by its name, and read from front to back: memory
-does not grow with the size of what it holds.
+An archive is recognized by its first bytes, not by its name, and read in pieces: memory does not
+grow with the bytes that it holds, and only a zip's own list of names is held as a whole.
 """
 
 import bz2
@@ -117,7 +117,7 @@ def recognize(path: Path, *, label: str) -> str | None:
         if head.startswith(start):
             raise PreprocessingError(
                 f"{label} is {what}; expected zip, tar, tar.gz, tar.bz2 or tar.xz; unpack it "
-                f"yourself, it is kept as {path}"
+                "yourself"
             )
     if head.startswith(_ZIP_STARTS):
         return ZIP
@@ -210,8 +210,7 @@ def _zip_members(path: Path, label: str) -> Generator[_Member, None, None]:
             name = info.filename.replace("\\", "/")
             if info.flag_bits & 0x1:
                 raise PreprocessingError(
-                    f"{label} is encrypted ({name!r} wants a password); unpack it yourself, it is "
-                    f"kept as {path}"
+                    f"{label} is encrypted ({name!r} wants a password); unpack it yourself"
                 )
             if name.endswith("/"):
                 yield _Member(name=name, content=None)
@@ -331,7 +330,7 @@ def _is_damage(error: OSError) -> bool:
 def _describe_special(name: str, what: str, label: str) -> PreprocessingError:
     return PreprocessingError(
         f"{label} holds {name!r}, which is a {what}; expected files and folders only; nothing was "
-        "unpacked; pack it again without it"
+        "unpacked; pack it again without it, or unpack it yourself"
     )
 
 

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from preprocessing.download.archives import DamagedFileError, Limits, Unpacked, recognize, unpack
@@ -51,8 +52,8 @@ def run(config: DownloadConfig, *, is_terminal: bool = False) -> DownloadSummary
         is_terminal: whether to draw a progress bar on standard error.
 
     Raises:
-        PreprocessingError: if it cannot be had, or is not what was expected; nothing is published.
-        OSError: if the disk refuses.
+        PreprocessingError: if it cannot be had or written, or is not what was expected; nothing is
+            published then.
     """
     out = config.out.resolve()
     try:
@@ -149,6 +150,8 @@ def _publish_file(
     except DamagedFileError:
         body.unlink()
         raise
+    except PreprocessingError as error:
+        raise PreprocessingError(f"{error}; the downloaded file is kept as {body}") from error
     return DownloadSummary(
         num_files=unpacked.num_files,
         num_bytes=unpacked.num_bytes,
@@ -169,11 +172,15 @@ def _publish_folder(
     bodies = {}
     num_bytes = 0
     for index, file in enumerate(files, start=1):
-        logger.info("file %d of %d: %s", index, len(files), file.path)
-        bodies[file.path] = fetch(
-            file.url, kept, config=config, max_bytes=config.max_bytes() - num_bytes, report=report
+        body = _fetch_of_folder(
+            file,
+            kept,
+            config=config,
+            max_bytes=config.max_bytes() - num_bytes,
+            report=partial(_report_of_folder, report, f"file {index} of {len(files)}"),
         )
-        num_bytes += bodies[file.path].stat().st_size
+        bodies[file.path] = body
+        num_bytes += body.stat().st_size
     with whole_folder(out) as staging:
         for path, body in bodies.items():
             (staging / path).parent.mkdir(parents=True, exist_ok=True)
@@ -181,6 +188,21 @@ def _publish_folder(
     return DownloadSummary(
         num_files=len(files), num_bytes=num_bytes, downloaded_bytes=num_bytes, sha256=None
     )
+
+
+def _fetch_of_folder(
+    file: DriveFile, kept: Path, *, config: DownloadConfig, max_bytes: int, report: Report
+) -> Path:
+    try:
+        return fetch(file.url, kept, config=config, max_bytes=max_bytes, report=report)
+    except PreprocessingError as error:
+        raise PreprocessingError(f"{file.path} in {error}") from error
+
+
+def _report_of_folder(
+    report: Report, place: str, doing: str, num_bytes: int, total_bytes: int | None
+) -> None:
+    report(f"{doing} {place}", num_bytes, total_bytes)
 
 
 def _check_hash(body: Path, *, config: DownloadConfig, label: str) -> str:

@@ -545,9 +545,10 @@ def test_part_outlives_a_server_that_refuses_for_a_while(site, tmp_path):
 def test_whole_file_is_not_fetched_again_when_only_unpacking_failed(site, tmp_path):
     config = config_of(serve(site, zip_of(BIG)), tmp_path, max_gib=2**-9)
     fail(config, r"at least 0\.00293 GiB would be downloaded, more than --max-gib allows; raise it")
-    packed = serve(site, zip_of() + b"", "two.zip")
+    packed = serve(site, zip_of(), "two.zip")
     few = DownloadConfig(url=packed, out=config.out, max_files=1)
-    fail(few, "holds more files and folders than --max-files 1 allows; raise it")
+    kept_as = r"; the downloaded file is kept as .*/\.slices\.download/\S+/body$"
+    fail(few, f"holds more files and folders than --max-files 1 allows; raise it.*{kept_as}")
     enough = DownloadConfig(url=packed, out=config.out)
     site.requests.clear()
     run(enough)
@@ -816,7 +817,7 @@ def test_files_of_a_folder_that_are_there_are_not_fetched_again(drive_site, tmp_
 
     monkeypatch.setattr(gdown, "download", fetch_first)
     config = config_of(DRIVE_FOLDER, tmp_path)
-    fail(config, "quota of this file on Google Drive is used up")
+    fail(config, "^b.bmp in --url .*the quota of this file on Google Drive is used up")
     run(config)
     assert fetched == ["a", "b", "b"]
     assert sorted(files_in(config.out)) == ["a.bmp", "b.bmp"]
@@ -835,7 +836,7 @@ def list_as(monkeypatch, *paths):
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
-        ([], "Fs?.* holds no files; expected slices"),
+        ([], "the folder of --url .* holds no files; expected slices"),
         (["a.bmp", "a.bmp"], "holds 'a.bmp' twice; expected each name once; rename one on Google"),
         (["a/b", "a"], "holds 'a' twice"),
         (["../a.bmp"], "holds '../a.bmp', which would be written outside of its folder"),
@@ -979,6 +980,19 @@ def test_log_line_now_and_then_without_a_terminal(site, tmp_path, caplog, capsys
     assert "download: 1.0 of 3.0 MiB" in caplog.text
     assert "unpack: 3.0 MiB" in caplog.text
     assert capsys.readouterr().err == ""
+
+
+def test_files_of_a_folder_are_counted(drive_site, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(progress, "LOG_EVERY_S", 0.0)
+    drive_answers(
+        drive_site,
+        "drive.google.com/embeddedfolderview",
+        **folder_page(file_link("a", "a.bmp"), file_link("b", "b.bmp")),
+    )
+    serve_drive_file(drive_site, bytes(MIB))
+    with caplog.at_level(logging.INFO, "preprocessing"):
+        run(config_of(DRIVE_FOLDER, tmp_path))
+    assert "download file 2 of 2: 1.0 of 1.0 MiB" in caplog.text
 
 
 def test_command_ends_with_a_summary_and_the_hash(site, tmp_path, capsys):
