@@ -7,6 +7,7 @@ if __name__ == "__main__":
     _on_ctrl_c = signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import argparse
+import errno
 import logging
 import sys
 from collections.abc import Sequence
@@ -59,7 +60,9 @@ def main(argv: Sequence[str]) -> int:
         logging.getLogger("preprocessing").setLevel(logging.INFO)
         return run(flags, beam_options)
     except (ValueError, OSError, ShardWriteError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        mend = "; make room or choose another --out, then run again" if is_full else ""
+        print(f"error: {error}{mend}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("error: interrupted; nothing was published", file=sys.stderr)

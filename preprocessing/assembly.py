@@ -12,7 +12,13 @@ from typing import Any
 from preprocessing import manifest
 from preprocessing.manifest import DatasetManifest, RefusedFile, Split, Statistics
 from preprocessing.publish import write_text
-from preprocessing.shards import FailedShard, PixelSums, ShardReport, ShardWriteError
+from preprocessing.shards import (
+    FailedShard,
+    PixelSums,
+    ShardReport,
+    ShardWriteError,
+    describe_write_error,
+)
 from preprocessing.spec import SPLITS, TRAIN_SPLIT, VALIDATION_SPLIT
 
 _FAILURE_FILENAME = "failure.txt"
@@ -30,14 +36,13 @@ def write_manifest(
 ) -> None:
     """Writes ``dataset.json`` from what all workers report, in whatever order.
 
-    If a shard could not be written, it writes the reason instead.
+    If a shard could not be written, or there is no room for ``dataset.json``, it writes the reason
+    instead.
     """
     reports = list(keyed_reports[1])
     failed = [report for report in reports if isinstance(report, FailedShard)]
     if failed:
-        first = min(failed, key=lambda report: report.filename)
-        # Short, and not waited for: the disk may just have been full.
-        (Path(folder) / _FAILURE_FILENAME).write_text(first.reason, encoding="utf-8")
+        _write_failure(Path(folder), min(failed, key=lambda report: report.filename).reason)
         return
     whole = [report for report in reports if isinstance(report, ShardReport)]
     ordered = sorted(whole, key=lambda report: report.shard.filename)
@@ -57,8 +62,11 @@ def write_manifest(
     )
     warnings = _warnings(ordered, validation=splits[VALIDATION_SPLIT])
     text = "".join(f"{line}\n" for line in warnings)
-    (Path(folder) / _WARNINGS_FILENAME).write_text(text, encoding="utf-8")
-    write_text(Path(folder) / manifest.FILENAME, dataset.to_json())
+    try:
+        (Path(folder) / _WARNINGS_FILENAME).write_text(text, encoding="utf-8")
+        write_text(Path(folder) / manifest.FILENAME, dataset.to_json())
+    except OSError as error:
+        _write_failure(Path(folder), describe_write_error(manifest.FILENAME, folder, error))
 
 
 def read_outcome(folder: Path) -> DatasetManifest:
@@ -81,6 +89,16 @@ def read_warnings(folder: Path) -> list[str]:
         OSError: if it wrote none.
     """
     return (folder / _WARNINGS_FILENAME).read_text(encoding="utf-8").splitlines()
+
+
+def _write_failure(folder: Path, reason: str) -> None:
+    """Leaves the reason for the driver.
+
+    The disk may be full, and nothing will be published: the shards make room.
+    """
+    for shard in folder.glob("*.tfrecord"):
+        shard.unlink()
+    (folder / _FAILURE_FILENAME).write_text(reason, encoding="utf-8")
 
 
 def _warnings(reports: Sequence[ShardReport], *, validation: Sequence[ShardReport]) -> list[str]:

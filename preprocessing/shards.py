@@ -245,10 +245,7 @@ def write_shard(plan: ShardPlan, *, options: RecordOptions, folder: str) -> Shar
                     tally.count_record(write_record(file, record))
                 progress.write(b".")
     except OSError as error:
-        raise ShardWriteError(
-            f"cannot write {plan.filename} in {folder}: {error.strerror or error}; "
-            "make room or choose another --out, then run again"
-        ) from error
+        raise ShardWriteError(describe_write_error(plan.filename, folder, error)) from error
     return ShardReport(
         split=plan.split,
         shard=Shard(
@@ -261,6 +258,14 @@ def write_shard(plan: ShardPlan, *, options: RecordOptions, folder: str) -> Shar
         refused=tuple(tally.refused),
         sums=tally.sums,
         num_like_masks=tally.num_like_masks,
+    )
+
+
+def describe_write_error(filename: str, folder: str, error: OSError) -> str:
+    """Gives the message for a file of a dataset that cannot be written."""
+    return (
+        f"cannot write {filename} in {folder}: {error.strerror or error}; "
+        "make room or choose another --out, then run again"
     )
 
 
