@@ -81,8 +81,8 @@ clean:  ## Remove .venv and caches; runs/ stays.
 
 # $(call lock_with,FILE,FLAGS)
 lock_with = $(PY) -m uv pip compile setup.py --upgrade --universal --python-version 3.11 \
-	--generate-hashes --no-header --quiet --extra preprocessing --extra trainer --extra serving \
-	--extra dev $(2) --output-file $(1)
+	--generate-hashes --no-header --quiet --extra preprocessing --extra dask --extra trainer \
+	--extra serving --extra dev $(2) --output-file $(1)
 
 SUPPORTED := 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))'
 

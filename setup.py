@@ -16,6 +16,10 @@ PREPROCESSING = [
     "requests>=2.32,<3",
     "tqdm>=4.67,<5",
 ]
+DASK = [
+    # Beam's engine on a Dask cluster; the tests run it too.
+    "apache-beam[dask]>=2.77,<3",
+]
 TRAINER = [
     "matplotlib>=3.10,<4",
     "pillow>=12,<13",
@@ -58,6 +62,7 @@ setup(
     install_requires=["numpy>=2.1,<3"],
     extras_require={
         "preprocessing": PREPROCESSING,
+        "dask": DASK,
         "trainer": TRAINER,
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "serving": SERVING,
