@@ -16,6 +16,7 @@ from typing import Any
 
 from preprocessing.config import SPLIT_BY_CHOICES, TfrecordsConfig
 from preprocessing.download.config import DownloadConfig
+from preprocessing.errors import EngineError
 from preprocessing.records import ENCODINGS
 from preprocessing.refusals import describe_refused
 from preprocessing.shards import ShardWriteError
@@ -55,11 +56,15 @@ def main(argv: Sequence[str]) -> int:
         run = {"tfrecords": _tfrecords, "phantoms": _phantoms, "download": _download}[
             flags.pop("verb")
         ]
-        # Beam speaks through many loggers, its root one too; only ours are for the user.
-        logging.basicConfig(level=logging.CRITICAL, format="%(levelname)s: %(message)s")
+        # Beam and Dask speak through many loggers, the root one too; only ours are for the user.
+        handler = logging.StreamHandler()
+        handler.addFilter(logging.Filter("preprocessing"))
+        logging.basicConfig(
+            level=logging.CRITICAL, format="%(levelname)s: %(message)s", handlers=[handler]
+        )
         logging.getLogger("preprocessing").setLevel(logging.INFO)
         return run(flags, beam_options)
-    except (ValueError, OSError, ShardWriteError) as error:
+    except (ValueError, OSError, EngineError, ShardWriteError) as error:
         is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         mend = "; make room or choose another --out, then run again" if is_full else ""
         print(f"error: {error}{mend}", file=sys.stderr)
@@ -257,7 +262,8 @@ def _add_tfrecords(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--runner",
         default=TfrecordsConfig.runner,
         metavar="NAME",
-        help="Apache Beam's engine (default: %(default)s, this machine with all its cores)",
+        help="Apache Beam's engine (default: %(default)s, this machine with all its cores); "
+        "others: docs/engines.md",
     )
 
 

@@ -13,8 +13,10 @@ from preprocessing import manifest
 from preprocessing.manifest import DatasetManifest, RefusedFile, Split, Statistics
 from preprocessing.publish import write_text
 from preprocessing.shards import (
+    SHARED_FOLDERS,
     FailedShard,
     PixelSums,
+    ShardPlan,
     ShardReport,
     ShardWriteError,
     describe_write_error,
@@ -37,8 +39,13 @@ def write_manifest(
     """Writes ``dataset.json`` from what all workers report, in whatever order.
 
     If a shard could not be written, or there is no room for ``dataset.json``, it writes the reason
-    instead.
+    instead. On a worker that does not see the folder it writes nothing, which `read_outcome` tells.
+
+    Raises:
+        ShardWriteError: if it cannot even write the reason; an engine then fails with it.
     """
+    if not Path(folder).is_dir():
+        return
     reports = list(keyed_reports[1])
     failed = [report for report in reports if isinstance(report, FailedShard)]
     if failed:
@@ -73,13 +80,40 @@ def read_outcome(folder: Path) -> DatasetManifest:
     """Reads what `write_manifest` wrote.
 
     Raises:
-        ShardWriteError: if a shard could not be written.
-        ManifestError: if there is no outcome at all.
+        ShardWriteError: if a shard could not be written, or if there is no outcome at all.
+        ManifestError: if the outcome cannot be read.
     """
     failure = folder / _FAILURE_FILENAME
     if failure.exists():
         raise ShardWriteError(failure.read_text(encoding="utf-8"))
+    if not (folder / manifest.FILENAME).exists():
+        raise ShardWriteError(
+            f"the engine ended, but no worker wrote to {folder}, which is on this machine; "
+            f"{SHARED_FOLDERS}"
+        )
     return DatasetManifest.load(folder)
+
+
+def check_outcome(dataset: DatasetManifest, plans: Sequence[ShardPlan], *, folder: Path) -> None:
+    """Looks whether all that was planned is here; an engine may lose results without a word.
+
+    Raises:
+        ShardWriteError: if a shard is not in the manifest, or not whole in the folder.
+    """
+    shards = {shard.filename: shard for split in dataset.splits.values() for shard in split.shards}
+    for plan in plans:
+        shard, path = shards.get(plan.filename), folder / plan.filename
+        if shard is None:
+            raise ShardWriteError(
+                f"the engine lost what a worker reported of {plan.filename}: "
+                f"dataset.json lists {len(shards)} of {len(plans)} planned shards; no dataset was "
+                "published; run again, with another --runner if it happens again"
+            )
+        if not path.exists() or path.stat().st_size != shard.num_bytes:
+            raise ShardWriteError(
+                f"a worker wrote {plan.filename} with {shard.num_bytes} bytes, but {folder} on "
+                f"this machine does not hold it so; {SHARED_FOLDERS}"
+            )
 
 
 def read_warnings(folder: Path) -> list[str]:
@@ -96,9 +130,12 @@ def _write_failure(folder: Path, reason: str) -> None:
 
     The disk may be full, and nothing will be published: the shards make room.
     """
-    for shard in folder.glob("*.tfrecord"):
-        shard.unlink()
-    (folder / _FAILURE_FILENAME).write_text(reason, encoding="utf-8")
+    try:
+        for shard in folder.glob("*.tfrecord"):
+            shard.unlink()
+        (folder / _FAILURE_FILENAME).write_text(reason, encoding="utf-8")
+    except OSError as error:
+        raise ShardWriteError(reason) from error
 
 
 def _warnings(reports: Sequence[ShardReport], *, validation: Sequence[ShardReport]) -> list[str]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,9 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from preprocessing import manifest
-from preprocessing.assembly import read_outcome, read_warnings, write_manifest
+from preprocessing.assembly import check_outcome, read_outcome, read_warnings, write_manifest
 from preprocessing.config import BY_PATIENT, TfrecordsConfig
-from preprocessing.errors import PreprocessingError
+from preprocessing.engines import beam_options, run_to_end
 from preprocessing.finding import shorten
 from preprocessing.manifest import DatasetManifest, RefusedFile
 from preprocessing.pairing import Pair, find_pairs
@@ -31,12 +30,6 @@ from preprocessing.spec import SPLITS
 from preprocessing.split_file import read_split_file
 from preprocessing.splitting import assign_splits, find_patients
 from preprocessing.staging import replace_output, staging_folder
-
-IN_PROCESS_RUNNERS = ("fnapirunner", "directrunner")
-"""Names, in lower case, for which this process does the work.
-
-Beam's own ``DirectRunner`` may download a Go program before it starts; ours does not.
-"""
 
 _DATASET_KEY = "dataset"
 
@@ -106,7 +99,9 @@ def run(config: TfrecordsConfig, *, is_terminal: bool = False) -> RunSummary:
     Raises:
         PreprocessingError: if the input, the options or the output folder cannot work, or if too
             many slices are refused; nothing is published then.
-        ShardWriteError: if there is no room, or no right to write.
+        ShardWriteError: if there is no room, or no right to write, or if workers do not share the
+            file system.
+        EngineError: if the engine fails.
         OSError: if a folder cannot be read or made.
     """
     started = time.monotonic()
@@ -120,6 +115,7 @@ def run(config: TfrecordsConfig, *, is_terminal: bool = False) -> RunSummary:
         with show_progress(staging, num_slices=num_pairs, is_terminal=is_terminal):
             _run_pipeline(config, inputs, folder=staging, options=options)
         dataset = read_outcome(staging)
+        check_outcome(dataset, inputs.plans, folder=staging)
         num_examples = sum(split.num_examples for split in dataset.splits.values())
         num_refused = num_pairs - num_examples
         check_refused(dataset.refused, num_refused, config=config, out=out, num_slices=num_pairs)
@@ -138,6 +134,11 @@ def run(config: TfrecordsConfig, *, is_terminal: bool = False) -> RunSummary:
         record_bytes=sum(shard.num_bytes for shard in shards),
         seconds=time.monotonic() - started,
     )
+
+
+def engine_report(out: Path) -> Path:
+    """Gives the file that holds what an engine said when it failed."""
+    return out.with_name(f"{out.name}.engine.txt")
 
 
 def find_inputs(config: TfrecordsConfig) -> Inputs:
@@ -185,37 +186,6 @@ def find_inputs(config: TfrecordsConfig) -> Inputs:
     )
 
 
-def beam_options(config: TfrecordsConfig) -> PipelineOptions:
-    """Gives Beam's options.
-
-    Raises:
-        PreprocessingError: if this process does the work and Beam would ignore one of them.
-    """
-    flags = list(config.beam_options)
-    if config.runner.lower() not in IN_PROCESS_RUNNERS:
-        # Not checked: what the options of another engine mean may be known to its server only.
-        return PipelineOptions([f"--runner={config.runner}", *flags])
-    num_workers = len(os.sched_getaffinity(0))
-    options = PipelineOptions(
-        [
-            "--runner=FnApiRunner",
-            # zlib and hashing release the interpreter lock, so threads are enough.
-            "--direct_running_mode=multi_threading",
-            f"--direct_num_workers={num_workers}",
-            *flags,
-        ]
-    )
-    known = options.get_all_options()
-    names = [flag.removeprefix("--").split("=")[0] for flag in flags if flag.startswith("-")]
-    unknown = [name for name in names if name not in known and f"no_{name}" not in known]
-    if unknown:
-        raise PreprocessingError(
-            f"Beam has no option --{unknown[0]}; expected options such as --direct_num_workers=4 "
-            "after the `--`; correct it or leave it out"
-        )
-    return options
-
-
 def build(
     pipeline: beam.Pipeline, config: TfrecordsConfig, inputs: Inputs, *, folder: Path
 ) -> beam.PCollection:
@@ -246,8 +216,9 @@ def build(
 def _run_pipeline(
     config: TfrecordsConfig, inputs: Inputs, *, folder: Path, options: PipelineOptions
 ) -> None:
-    with beam.Pipeline(options=options) as pipeline:
-        build(pipeline, config, inputs, folder=folder)
+    pipeline = beam.Pipeline(options=options)
+    build(pipeline, config, inputs, folder=folder)
+    run_to_end(pipeline, runner=config.runner, report=engine_report(config.out.resolve()))
 
 
 def _log_start(config: TfrecordsConfig, inputs: Inputs) -> None:

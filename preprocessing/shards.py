@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import socket
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,12 @@ NUM_SAMPLED = 16
 
 PROGRESS_SUFFIX = ".progress"
 """A worker adds one byte for each slice to a file of this suffix beside its shard."""
+
+SHARED_FOLDERS = (
+    "expected --images, --masks and the folder of --out on a file system that the driver and all "
+    "workers mount under the same path; mount it on the workers, see docs/engines.md"
+)
+"""The mend where a worker sees other files than the driver."""
 
 
 class ShardWriteError(RuntimeError):
@@ -210,6 +217,10 @@ def try_write_shard(
 
     An engine prints what a worker raises as pages of traceback, once for each worker.
     """
+    for path in (options.images, options.masks, folder):
+        if not Path(path).is_dir():
+            reason = f"the worker on {socket.gethostname()} has no folder {path}; {SHARED_FOLDERS}"
+            return FailedShard(filename=plan.filename, reason=reason)
     try:
         return write_shard(plan, options=options, folder=folder)
     except ShardWriteError as error:

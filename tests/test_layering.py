@@ -28,7 +28,7 @@ CONTRACTS = {
 """What a stage may import of the stages before it."""
 
 HOMES = {
-    "apache_beam": {"preprocessing/pipeline.py", "preprocessing/__main__.py"},
+    "apache_beam": {"preprocessing/pipeline.py", "preprocessing/engines.py"},
     "argparse": {"preprocessing/__main__.py", "trainer/__main__.py", "serving/__main__.py"},
     "gdown": {
         "preprocessing/download/drive.py",

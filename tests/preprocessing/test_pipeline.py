@@ -12,10 +12,10 @@ from PIL import Image
 
 from preprocessing import pipeline, shards
 from preprocessing.config import TfrecordsConfig
-from preprocessing.errors import PreprocessingError
+from preprocessing.errors import EngineError, PreprocessingError
 from preprocessing.images.reading import read_mask, read_slice
 from preprocessing.manifest import DatasetManifest
-from preprocessing.pipeline import beam_options, run
+from preprocessing.pipeline import run
 from preprocessing.records import parse_example
 from preprocessing.shards import ShardWriteError
 
@@ -343,23 +343,16 @@ def test_other_failure_in_a_worker_is_not_hidden(pairs, monkeypatch):
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(shards, "write_record", fail)
-    with pytest.raises(RuntimeError, match="ZeroDivisionError: a bug"):
+    with pytest.raises(
+        EngineError, match="^the engine FnApiRunner failed: ZeroDivisionError: a bug"
+    ):
         run(make_config(pairs))
     assert not pairs.out.exists()
-
-
-def test_unknown_option_of_beam_is_refused(pairs):
-    config = make_config(pairs, beam_options=("--direct_num_wrokers=2",))
-    with pytest.raises(
-        PreprocessingError, match="Beam has no option --direct_num_wrokers; expected"
-    ):
-        run(config)
-
-
-def test_options_for_another_engine_are_handed_on(pairs):
-    config = make_config(pairs, runner="FlinkRunner", beam_options=("--flink_master=host:8081",))
-    options = beam_options(config).get_all_options()
-    assert (options["runner"], options["flink_master"]) == ("FlinkRunner", "host:8081")
+    report = pairs.out.with_name("dataset.engine.txt")
+    assert "in write_shard\n" in report.read_text()
+    monkeypatch.undo()
+    run(make_config(pairs))
+    assert not report.exists()
 
 
 KILL_BEFORE_RENAME = """
