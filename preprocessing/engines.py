@@ -21,6 +21,17 @@ from preprocessing.publish import write_text
 CONNECT_TIMEOUT_S = 10.0
 """An engine that is there accepts a connection at once; one behind a stalled route never does."""
 
+DASK_OPTIONS = (
+    "dask_client_address",
+    "dask_client_name",
+    "dask_connection_limit",
+    "dask_connection_timeout",
+    "dask_npartitions",
+    "dask_partition_size",
+    "dask_scheduler_file",
+)
+"""Flags of Dask's engine; Beam lists its options under other names."""
+
 _IN_PROCESS = ("fnapirunner", "directrunner")
 """For these names this process does the work.
 
@@ -32,15 +43,6 @@ _MAX_PORT = 65535
 _DASK = "daskrunner"
 # Beam knows Dask's engine by its full name only.
 _DASK_CLASS = "apache_beam.runners.dask.dask_runner.DaskRunner"
-_DASK_OPTIONS = (
-    "dask_client_address",
-    "dask_client_name",
-    "dask_connection_limit",
-    "dask_connection_timeout",
-    "dask_npartitions",
-    "dask_partition_size",
-    "dask_scheduler_file",
-)
 
 _ERROR_LINE = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception)\b", flags=re.MULTILINE)
 _JAVA_FRAME = "\n\tat "
@@ -151,7 +153,7 @@ def _dask_options(flags: Sequence[str]) -> PipelineOptions:
     # Beam's default puts 128 shards into one task, and so mostly all work on one worker.
     cut = () if is_cut else ("--dask_partition_size=1",)
     options = PipelineOptions([f"--runner={_DASK_CLASS}", *cut, *flags])
-    _check_flags(flags, known={*options.get_all_options(), *_DASK_OPTIONS})
+    _check_flags(flags, known={*options.get_all_options(), *DASK_OPTIONS})
     address = options.view_as(DaskOptions).address
     if address:
         _check_address(address, flag="--dask_client_address", service="Dask scheduler")

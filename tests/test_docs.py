@@ -8,6 +8,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from preprocessing.engines import DASK_OPTIONS
 
 ROOT = Path(__file__).parents[1]
 PAPERS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("k8s/**/*.md")])
@@ -24,6 +27,11 @@ def targets() -> frozenset[str]:
 def help_of(stage: str, verb: str = "") -> str:
     command = [sys.executable, "-m", stage, *([verb] if verb else []), "--help"]
     return subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+
+
+@cache
+def options_of_beam() -> frozenset[str]:
+    return frozenset({*PipelineOptions([]).get_all_options(), *DASK_OPTIONS})
 
 
 def code_of(paper: Path) -> list[str]:
@@ -53,12 +61,16 @@ def test_python_commands_name_verbs_and_flags(paper):
         if not found or "VERB" in line:
             continue
         stage, rest = found.groups()
-        words = shlex.split(rest, comments=True)
+        own, _, beams = (part.strip() for part in rest.partition(" -- "))
+        words = shlex.split(own, comments=True)
         verbs = [word for word in words if not word.startswith("-")]
         if not verbs:
             continue
-        for flag in (word for word in words if word.startswith("--") and word != "--"):
+        for flag in (word for word in words if word.startswith("--")):
             assert flag in help_of(stage, verbs[0]), f"{paper.name}: {line}"
+        for option in shlex.split(beams, comments=True):
+            name = option.removeprefix("--").split("=")[0]
+            assert name in options_of_beam(), f"{paper.name}: {line}"
         assert re.search(rf"\b{verbs[0]}\b", help_of(stage)), f"{paper.name}: {line}"
 
 

@@ -3,6 +3,7 @@
 Workers get a ``sitecustomize`` that notes which process gave each shard its name.
 """
 
+import argparse
 import hashlib
 import os
 import signal
@@ -323,6 +324,15 @@ def test_short_name_is_enough_for_dask_and_each_shard_is_a_task(runner):
     assert (options["partition_size"], options["npartitions"]) == (1, None)
     cut = options_of(runner=runner, beam_options=("--dask_npartitions=2",)).get_all_options()
     assert (cut["partition_size"], cut["npartitions"]) == (None, 2)
+
+
+def test_names_of_the_options_of_dask_are_those_of_beam():
+    from apache_beam.runners.dask.dask_runner import DaskOptions
+
+    parser = argparse.ArgumentParser(add_help=False)
+    DaskOptions._add_argparse_args(parser)
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    assert sorted(flags) == [f"--{name}" for name in engines.DASK_OPTIONS]
 
 
 def test_options_for_another_engine_are_handed_on():
