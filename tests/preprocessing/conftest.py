@@ -1,3 +1,4 @@
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,16 @@ class SlicePairs:
         for patient in range(num_patients):
             for index in range(slices_per_patient):
                 self.add(f"P{patient}_z{index:03d}", seed=100 * patient + index)
+
+
+@pytest.fixture(autouse=True)
+def _restore_loggers():
+    """Leaves the levels as they were: the command sets them."""
+    ours, root = logging.getLogger("preprocessing"), logging.getLogger()
+    levels = ours.level, root.level
+    yield
+    ours.setLevel(levels[0])
+    root.setLevel(levels[1])
 
 
 @pytest.fixture

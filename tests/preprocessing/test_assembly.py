@@ -9,7 +9,7 @@ import pytest
 from preprocessing.assembly import check_outcome, read_outcome, write_manifest
 from preprocessing.manifest import DatasetManifest
 from preprocessing.pairing import Pair
-from preprocessing.shards import ShardPlan, ShardWriteError, try_write_shard
+from preprocessing.shards import RecordOptions, ShardPlan, ShardWriteError, try_write_shard
 
 SLICES = {"train": ["P0_z000", "P0_z001"], "validation": ["P1_z000"]}
 
@@ -41,8 +41,8 @@ def write_shards(pairs, folder):
     for names in SLICES.values():
         for name in names:
             pairs.add(name)
-    folders = {"images": str(pairs.images), "masks": str(pairs.masks), "folder": str(folder)}
-    return [try_write_shard(plan, **folders) for plan in make_plans()]
+    options = RecordOptions(images=str(pairs.images), masks=str(pairs.masks))
+    return [try_write_shard(plan, options=options, folder=str(folder)) for plan in make_plans()]
 
 
 def assemble(reports, folder):
@@ -102,7 +102,9 @@ def test_workers_that_see_another_file_system_are_told_of(empty_pairs, folder):
 def test_worker_without_the_slices_tells_its_name_and_the_folder(empty_pairs, folder):
     empty_pairs.images.rmdir()
     images, masks = str(empty_pairs.images), str(empty_pairs.masks)
-    report = try_write_shard(make_plans()[0], images=images, masks=masks, folder=str(folder))
+    report = try_write_shard(
+        make_plans()[0], options=RecordOptions(images=images, masks=masks), folder=str(folder)
+    )
     assert os.listdir(folder) == []
     assemble([report], folder)
     with pytest.raises(
@@ -116,7 +118,9 @@ def test_reason_that_cannot_be_written_is_raised_for_the_engine_to_tell(folder, 
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
-    report = try_write_shard(make_plans()[0], images="/none", masks="/none", folder=str(folder))
+    report = try_write_shard(
+        make_plans()[0], options=RecordOptions(images="/none", masks="/none"), folder=str(folder)
+    )
     monkeypatch.setattr(Path, "write_text", fail)
     with pytest.raises(ShardWriteError, match="has no folder /none; expected --images, --masks"):
         assemble([report], folder)

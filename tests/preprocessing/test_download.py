@@ -143,15 +143,6 @@ def _no_proxy_and_short_waits(monkeypatch, tmp_path):
     monkeypatch.setattr(retries, "FIRST_WAIT_S", 0.01)
 
 
-@pytest.fixture(autouse=True)
-def _restore_loggers():
-    ours, root = logging.getLogger("preprocessing"), logging.getLogger()
-    levels = ours.level, root.level
-    yield
-    ours.setLevel(levels[0])
-    root.setLevel(levels[1])
-
-
 @pytest.fixture
 def site():
     site = Site()

@@ -138,7 +138,7 @@ def bad_pairs(empty_pairs):
     """Forty slices of ten patients, of which two are refused."""
     empty_pairs.add_patients(num_patients=10)
     (empty_pairs.masks / "P0_z000.bmp").write_bytes(b"")
-    (empty_pairs.images / "P1_z000.bmp").unlink()
+    (empty_pairs.images / "P1_z000.bmp").write_bytes(b"BM")
     return empty_pairs
 
 

@@ -1,6 +1,5 @@
 import argparse
 import dataclasses
-import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -13,15 +12,6 @@ from preprocessing.config import TfrecordsConfig
 from preprocessing.download.config import DownloadConfig
 from preprocessing.phantoms import drawing
 from preprocessing.phantoms.drawing import PhantomsConfig
-
-
-@pytest.fixture(autouse=True)
-def _restore_loggers():
-    ours, root = logging.getLogger("preprocessing"), logging.getLogger()
-    levels = ours.level, root.level
-    yield
-    ours.setLevel(levels[0])
-    root.setLevel(levels[1])
 
 
 def tfrecords(pairs, *more):
