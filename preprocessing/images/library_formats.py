@@ -19,8 +19,15 @@ TIFF_MAGICS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 """Little-endian and big-endian, and the same as BigTIFF."""
 
 _PNG_END = b"IEND"
+_PNG_CHUNK_BYTES = 12
+"""Length, name and checksum of a chunk."""
+
 _MAX_BITS = 8
 _UNSIGNED = 1
+_STRIP_TAGS = (
+    (TiffImagePlugin.STRIPOFFSETS, TiffImagePlugin.STRIPBYTECOUNTS),
+    (TiffImagePlugin.TILEOFFSETS, TiffImagePlugin.TILEBYTECOUNTS),
+)
 _LOSSY_TIFF_COMPRESSIONS = ("tiff_jpeg", "jpeg", "webp", "jpeg2000")
 
 # Pillow remarks on odd metadata, which is of no use to anybody; what matters, it raises.
@@ -67,9 +74,8 @@ def decode_png(data: bytes) -> npt.NDArray[np.uint8]:
             f"is a truncated PNG: it ends inside of its header, after {len(data)} bytes; {MEND}"
         ) from error
     check_size(width, height)
-    if _PNG_END not in data:
-        raise RefusedError(f"is a truncated PNG: its end is missing; copy it again, or {MEND}")
     _check_bits(bit_depth, kind="PNG")
+    _check_chunks(data)
     with _damage_told("PNG"):
         image = PngImagePlugin.PngImageFile(io.BytesIO(data))
         _check_single(image, kind="PNG")
@@ -106,6 +112,7 @@ def decode_tiff(data: bytes, *, must_be_lossless: bool) -> npt.NDArray[np.uint8]
                 f"lossless one for a mask; {MEND}"
             )
         _check_single(image, kind="TIFF")
+        _check_length(image, data)
         image.load()  # turns it, too
         return _gray_values(image, kind="TIFF")
 
@@ -131,6 +138,28 @@ def decode_jpeg(data: bytes) -> npt.NDArray[np.uint8]:
             )
         image.load()
         return _gray_values(ImageOps.exif_transpose(image), kind="JPEG")
+
+
+def _check_chunks(data: bytes) -> None:
+    """Compares the checksums of a PNG, which Pillow does not do for pixels."""
+    position, kind = len(PNG_MAGIC), b""
+    while kind != _PNG_END:
+        if position + _PNG_CHUNK_BYTES > len(data):
+            raise RefusedError(f"is a truncated PNG: its end is missing; copy it again, or {MEND}")
+        length, kind = struct.unpack_from(">I4s", data, position)
+        end = position + 8 + length
+        stored = data[end : end + 4]
+        if len(stored) < 4:
+            raise RefusedError(
+                f"is a truncated PNG: it ends inside of a chunk of {length} bytes; copy it again, "
+                f"or {MEND}"
+            )
+        if zlib.crc32(data[position + 4 : end]) != int.from_bytes(stored):
+            raise RefusedError(
+                f"is a damaged PNG: a checksum does not match after byte {position}; copy it "
+                f"again, or {MEND}"
+            )
+        position = end + 4
 
 
 @contextmanager
@@ -162,6 +191,31 @@ def _numbers(image: TiffImagePlugin.TiffImageFile, tag: int) -> Sequence[int]:
     """Gives the values of a tag, one for each channel; the tags asked for are 1 if left out."""
     found = image.tag_v2.get(tag, 1)
     return found if isinstance(found, tuple) else (found,)
+
+
+def _check_length(image: TiffImagePlugin.TiffImageFile, data: bytes) -> None:
+    """Looks whether the file is as long as its list of tags and its pixels.
+
+    Decoders do not always miss the last bytes.
+    """
+    order = "<" if data.startswith(b"II") else ">"
+    if data[2:4] in (b"+\0", b"\0+"):  # BigTIFF
+        (directory,) = struct.unpack_from(f"{order}Q", data, 8)
+        (num_tags,) = struct.unpack_from(f"{order}Q", data, directory)
+        ends = [directory + 8 + 20 * num_tags + 8]
+    else:
+        (directory,) = struct.unpack_from(f"{order}I", data, 4)
+        (num_tags,) = struct.unpack_from(f"{order}H", data, directory)
+        ends = [directory + 2 + 12 * num_tags + 4]
+    for start_tag, length_tag in _STRIP_TAGS:
+        starts = image.tag_v2.get(start_tag, ())
+        lengths = image.tag_v2.get(length_tag, ())
+        ends += [start + length for start, length in zip(starts, lengths, strict=False)]
+    if max(ends) > len(data):
+        raise RefusedError(
+            f"is a truncated TIFF: it has {len(data)} bytes; expected {max(ends)}; copy it again, "
+            f"or {MEND}"
+        )
 
 
 def _check_bits(bits: int, *, kind: str) -> None:

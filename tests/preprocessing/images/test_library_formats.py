@@ -1,5 +1,6 @@
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -148,7 +149,7 @@ def test_several_images_in_a_file_are_refused(decode, kind):
 @pytest.mark.parametrize(
     ("decode", "kind", "num_spare"),
     [
-        (decode_png, "PNG", 8),  # the name of its last chunk and a checksum
+        (decode_png, "PNG", 0),
         (lossless_tiff, "TIFF", 0),
         (decode_jpeg, "JPEG", 2),  # its end marker
     ],
@@ -159,10 +160,32 @@ def test_a_file_cut_anywhere_is_refused(decode, kind, num_spare):
         assert f"truncated {kind}" in reason_of(decode, data[:length]), length
 
 
-def test_damaged_png_is_refused():
-    data = bytearray(encode(GRAY, "PNG"))
-    data[45:60] = bytes(15)
-    assert "is a damaged or truncated PNG" in reason_of(decode_png, bytes(data))
+def test_every_flipped_bit_of_a_png_is_refused():
+    data = encode(GRAY, "PNG")
+    for at in range(8, len(data)):
+        for bit in range(8):
+            damaged = data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
+            assert reason_of(decode_png, damaged)
+    damaged = data[:45] + bytes([data[45] ^ 1]) + data[46:]
+    assert "is a damaged PNG: a checksum does not match after byte 33" in reason_of(
+        decode_png, damaged
+    )
+
+
+def test_png_with_right_checksums_of_wrong_pixels_is_refused():
+    data = encode(GRAY, "PNG")
+    length = int.from_bytes(data[33:37])
+    chunk = b"IDAT" + bytes(length)
+    damaged = data[:37] + chunk + zlib.crc32(chunk).to_bytes(4) + data[37 + 4 + length + 4 :]
+    assert "is a damaged or truncated PNG" in reason_of(decode_png, damaged)
+
+
+def test_png_without_pixels_is_refused():
+    data = encode(GRAY, "PNG")
+    length = int.from_bytes(data[33:37])
+    assert "is a damaged or truncated PNG" in reason_of(
+        decode_png, data[:33] + data[33 + 12 + length :]
+    )
 
 
 @LOSSLESS
