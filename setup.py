@@ -12,8 +12,11 @@ PREPROCESSING = [
     "gdown>=6.5,<7",
     # Beam writes and reads TFRecords only with a CRC32C library; this one is compiled.
     "google-crc32c>=1.7,<2",
+    # The page of `inspect` and its measures of masks; no worker of Beam loads them.
+    "jinja2>=3.1,<4",
     "pillow>=12,<13",
     "requests>=2.32,<3",
+    "scipy>=1.14,<2",
     "tqdm>=4.67,<5",
 ]
 DASK = [
@@ -53,12 +56,16 @@ setup(
         "preprocessing",
         "preprocessing.download",
         "preprocessing.images",
+        "preprocessing.inspection",
         "preprocessing.phantoms",
         "trainer",
         "serving",
         "serving.embedded",
     ],
-    package_data={"serving": ["report.html.j2"]},
+    package_data={
+        "preprocessing.inspection": ["gallery.html.j2"],
+        "serving": ["report.html.j2"],
+    },
     install_requires=["numpy>=2.1,<3"],
     extras_require={
         "preprocessing": PREPROCESSING,

@@ -35,6 +35,9 @@ HOMES = {
         "preprocessing/download/failures.py",
         "preprocessing/download/transfer.py",
     },
+    # Slow to load, and no worker of Beam needs them.
+    "jinja2": {"preprocessing/inspection/gallery.py", "serving/report.py"},
+    "scipy": {"preprocessing/inspection/measures.py"},
     "grpc": {"serving/client.py", "serving/embedded/server.py", "serving/embedded/servicers.py"},
 }
 """Libraries that only some files may import."""
@@ -133,6 +136,8 @@ def test_every_package_is_listed_in_setup():
         ("preprocessing.manifest", {"numpy"}),
         ("preprocessing.publish", {"numpy"}),
         ("preprocessing.records", {"tensorflow", "apache_beam"}),
+        ("preprocessing.pipeline", {"tensorflow", "scipy", "jinja2"}),
+        ("preprocessing.__main__", {"apache_beam", "scipy", "jinja2"}),
         ("preprocessing.images.reading", {"tensorflow", "apache_beam"}),
         ("trainer.signature", {"numpy", "tensorflow"}),
         ("serving.client", {"tensorflow.python", "apache_beam", "keras"}),
