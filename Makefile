@@ -15,8 +15,8 @@ PY := $(VENV)/bin/python
 require = $(if $($(1)),,$(error $(1) is missing: $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data phantoms tfrecords train-multigpu evaluate export serve predict demo \
-	test lint check format lock clean
+.PHONY: help setup data phantoms tfrecords inspect train-multigpu evaluate export serve predict \
+	demo test lint check format lock clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
@@ -34,6 +34,10 @@ phantoms: $(READY)  ## Draw CT phantoms: OUT=dir
 tfrecords: $(READY)  ## Slices and masks to TFRecords: IMAGES=dir [MASKS=dir] OUT=dir
 	$(call require,IMAGES,folder of slices)$(call require,OUT,folder to write to)
 	$(PY) -m preprocessing tfrecords --images "$(IMAGES)" $(if $(MASKS),--masks "$(MASKS)") --out "$(OUT)" $(ARGS)
+
+inspect: $(READY)  ## What a dataset holds, and which masks to look at: DATA=dir PAGE=page.html
+	$(call require,DATA,folder that `make tfrecords` wrote)
+	$(PY) -m preprocessing inspect "$(DATA)" $(if $(PAGE),--gallery "$(PAGE)") $(ARGS)
 
 train-multigpu: $(READY)  ## Train on every GPU: DATA=dir OUT=dir
 	$(call require,DATA,folder that `make tfrecords` wrote)$(call require,OUT,folder of the run)

@@ -1,4 +1,4 @@
-"""``python -m preprocessing VERB``: download, phantoms, tfrecords."""
+"""``python -m preprocessing VERB``: download, phantoms, tfrecords, inspect."""
 
 import signal
 
@@ -17,6 +17,8 @@ from typing import Any
 from preprocessing.config import SPLIT_BY_CHOICES, TfrecordsConfig
 from preprocessing.download.config import DownloadConfig
 from preprocessing.errors import EngineError
+from preprocessing.inspection.config import InspectConfig
+from preprocessing.manifest import DatasetManifest
 from preprocessing.records import ENCODINGS
 from preprocessing.refusals import describe_refused
 from preprocessing.shards import ShardWriteError
@@ -47,15 +49,28 @@ Apache Beam's own options go after `--`:
   python -m preprocessing tfrecords --images DIR --masks DIR --out DIR -- --direct_num_workers=4
 """
 
+_INSPECT_DESCRIPTION = """\
+Tells what is in a dataset, who is in which split, and what was refused and why. A shard that is
+missing, or has another size than dataset.json says, ends in exit status 1.
+
+With --gallery, all masks are read and judged, and a page shows the oddest first: those that do not
+run along edges of the slice (shifted, mirrored, inverted), are huge or tiny, touch the border, are
+in many parts or have holes, or have an area far from those of their neighbors.
+"""
+
 
 def main(argv: Sequence[str]) -> int:
     """Runs a verb and gives the exit status."""
     try:
         own, beam_options = _cut_at_separator(argv)
         flags = vars(build_parser().parse_args(own))
-        run = {"tfrecords": _tfrecords, "phantoms": _phantoms, "download": _download}[
-            flags.pop("verb")
-        ]
+        verbs = {
+            "download": _download,
+            "phantoms": _phantoms,
+            "tfrecords": _tfrecords,
+            "inspect": _inspect,
+        }
+        run = verbs[flags.pop("verb")]
         # Beam and Dask speak through many loggers, the root one too; only ours are for the user.
         handler = logging.StreamHandler()
         handler.addFilter(logging.Filter("preprocessing"))
@@ -100,9 +115,62 @@ def _tfrecords(flags: dict[str, Any], beam_options: Sequence[str]) -> int:
     return 0
 
 
-def _phantoms(flags: dict[str, Any], beam_options: Sequence[str]) -> int:
+def _inspect(flags: dict[str, Any], beam_options: Sequence[str]) -> int:
+    _refuse_beam_options("inspect", beam_options)
+    config = InspectConfig(**flags)
+    # Here, because SciPy and Jinja are for this verb only.
+    from preprocessing.inspection.checks import check_gallery_place, find_problems
+    from preprocessing.inspection.tables import describe_dataset
+
+    dataset = DatasetManifest.load(config.dataset)
+    if config.gallery:
+        check_gallery_place(config.gallery, dataset_dir=config.dataset)
+    print("\n".join(describe_dataset(config.dataset, dataset)), flush=True)
+    problems = find_problems(config.dataset, dataset, verify=config.verify)
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    if problems:
+        if config.gallery:
+            print(f"error: so {config.gallery} was not written", file=sys.stderr)
+        return 1
+    shards = "each has its size and SHA-256" if config.verify else "each has its size"
+    print(f"shards: {shards}")
+    if config.gallery:
+        _gallery(config, dataset, config.gallery)
+    else:
+        print("masks: not looked at; pass --gallery page.html to see them, the worst first")
+    return 0
+
+
+def _gallery(config: InspectConfig, dataset: DatasetManifest, page: Path) -> None:
+    from preprocessing.inspection.findings import judge
+    from preprocessing.inspection.gallery import write_gallery
+    from preprocessing.inspection.scan import measure_slices
+    from preprocessing.inspection.tables import describe_findings
+
+    measured = measure_slices(config.dataset, dataset)
+    judged = judge(measured, gray_value_mean=dataset.statistics.gray_value_mean)
+    num_shown = write_gallery(
+        page,
+        dataset_dir=config.dataset,
+        dataset=dataset,
+        judged=judged,
+        max_slices=config.gallery_slices,
+    )
+    print("\n".join(describe_findings(judged)))
+    print(
+        f"\n{page}: {num_shown} of {len(judged)} slices, the worst first; "
+        f"{page.stat().st_size / 2**20:.1f} MiB"
+    )
+
+
+def _refuse_beam_options(verb: str, beam_options: Sequence[str]) -> None:
     if beam_options:
-        raise ValueError("`phantoms` takes nothing after `--`; only `tfrecords` runs on Beam")
+        raise ValueError(f"`{verb}` takes nothing after `--`; only `tfrecords` runs on Beam")
+
+
+def _phantoms(flags: dict[str, Any], beam_options: Sequence[str]) -> int:
+    _refuse_beam_options("phantoms", beam_options)
     from preprocessing.phantoms.drawing import PhantomsConfig, write_phantoms
 
     config = PhantomsConfig(**flags)
@@ -143,6 +211,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     _add_tfrecords(verbs)
+    _add_inspect(verbs)
     _add_phantoms(verbs)
     _add_download(verbs)
     return parser
@@ -274,6 +343,33 @@ def _gray_values(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(
             f"received {text!r}; expected gray values such as 1,2"
         ) from error
+
+
+def _add_inspect(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    verb = verbs.add_parser(
+        "inspect",
+        help="what a dataset holds, and which masks to look at",
+        description=_INSPECT_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    verb.add_argument("dataset", type=Path, metavar="DATASET", help="folder of a dataset")
+    verb.add_argument(
+        "--gallery",
+        type=Path,
+        metavar="PAGE",
+        help="HTML file to write: all masks are judged, and the oddest shown on their slices",
+    )
+    verb.add_argument(
+        "--gallery-slices",
+        type=int,
+        default=InspectConfig.gallery_slices,
+        metavar="N",
+        help="at most this many slices are on the page (default: %(default)s)",
+    )
+    verb.add_argument(
+        "--verify", action="store_true", help="compare each shard with its SHA-256 in dataset.json"
+    )
 
 
 def _add_phantoms(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

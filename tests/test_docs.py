@@ -102,6 +102,7 @@ def test_every_target_is_explained_by_make_help():
     [
         ("data", "URL"),
         ("tfrecords", "IMAGES"),
+        ("inspect", "DATA"),
         ("train-multigpu", "DATA"),
         ("export", "RUN"),
         ("serve", "MODEL"),

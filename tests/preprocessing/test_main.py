@@ -10,6 +10,7 @@ from preprocessing import pipeline
 from preprocessing.__main__ import build_parser, main
 from preprocessing.config import TfrecordsConfig
 from preprocessing.download.config import DownloadConfig
+from preprocessing.inspection.config import InspectConfig
 from preprocessing.phantoms import drawing
 from preprocessing.phantoms.drawing import PhantomsConfig
 
@@ -32,6 +33,7 @@ def flags_of(verb):
     ("verb", "config_class", "without_flag"),
     [
         ("tfrecords", TfrecordsConfig, {"beam_options"}),
+        ("inspect", InspectConfig, set()),
         ("phantoms", PhantomsConfig, set()),
         ("download", DownloadConfig, set()),
     ],
@@ -119,9 +121,10 @@ def test_phantoms_gets_its_options(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == f"{out}: 6 pairs in images/ and masks/\n"
 
 
-def test_phantoms_takes_nothing_for_beam(tmp_path, capsys):
-    assert main(["phantoms", "--out", str(tmp_path), "--", "--x"]) == 1
-    assert "`phantoms` takes nothing after `--`" in capsys.readouterr().err
+@pytest.mark.parametrize("verb", [["phantoms", "--out"], ["inspect"]])
+def test_other_verbs_take_nothing_for_beam(verb, tmp_path, capsys):
+    assert main([*verb, str(tmp_path), "--", "--x"]) == 1
+    assert f"`{verb[0]}` takes nothing after `--`" in capsys.readouterr().err
 
 
 def test_command_line_says_no_more_than_it_must(pairs):
@@ -144,6 +147,7 @@ def test_command_line_says_no_more_than_it_must(pairs):
 def test_help_of_each_verb_explains_it(capsys):
     for verb, explained in (
         ("tfrecords", "own options go after `--`"),
+        ("inspect", "the oddest first"),
         ("phantoms", "chest-like"),
         ("download", "the same command goes on from there"),
     ):
