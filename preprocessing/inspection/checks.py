@@ -9,8 +9,8 @@ from tqdm import tqdm
 
 from preprocessing.config import BY_PATIENT
 from preprocessing.errors import PreprocessingError
+from preprocessing.finding import shorten
 from preprocessing.manifest import FILENAME, DatasetManifest, Shard
-from preprocessing.pairing import shorten
 from preprocessing.spec import TRAIN_SPLIT, VALIDATION_SPLIT
 
 _MEND = "copy the dataset again, or write it again with `make tfrecords`"
