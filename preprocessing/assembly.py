@@ -2,7 +2,6 @@
 
 import math
 import platform
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
@@ -11,12 +10,12 @@ from typing import Any
 
 from preprocessing import manifest
 from preprocessing.manifest import DatasetManifest, RefusedFile, Split, Statistics
+from preprocessing.planning import ShardPlan
 from preprocessing.publish import write_text
 from preprocessing.shards import (
     SHARED_FOLDERS,
     FailedShard,
     PixelSums,
-    ShardPlan,
     ShardReport,
     ShardWriteError,
     describe_write_error,
@@ -25,7 +24,7 @@ from preprocessing.spec import SPLITS, TRAIN_SPLIT, VALIDATION_SPLIT
 
 _FAILURE_FILENAME = "failure.txt"
 _WARNINGS_FILENAME = "warnings.txt"
-_VERSIONED = ("apache-beam", "numpy", "pillow")
+_VERSIONED = ("apache-beam", "numpy", "pillow", "zlib-ng")
 
 
 def write_manifest(
@@ -63,7 +62,6 @@ def write_manifest(
         versions={
             **{name: version(name) for name in _VERSIONED},
             "python": platform.python_version(),
-            "zlib": zlib.ZLIB_RUNTIME_VERSION,
         },
         split_by=split_by,
     )
@@ -128,11 +126,11 @@ def read_warnings(folder: Path) -> list[str]:
 def _write_failure(folder: Path, reason: str) -> None:
     """Leaves the reason for the driver.
 
-    The disk may be full, and nothing will be published: the shards make room.
+    The disk may be full, and nothing will be published: all that is there makes room.
     """
     try:
-        for shard in folder.glob("*.tfrecord"):
-            shard.unlink()
+        for path in folder.iterdir():
+            path.unlink()
         (folder / _FAILURE_FILENAME).write_text(reason, encoding="utf-8")
     except OSError as error:
         raise ShardWriteError(reason) from error
@@ -141,7 +139,7 @@ def _write_failure(folder: Path, reason: str) -> None:
 def _warnings(reports: Sequence[ShardReport], *, validation: Sequence[ShardReport]) -> list[str]:
     found = []
     num_slices = sum(report.shard.num_examples for report in reports)
-    if num_slices and num_slices == sum(report.num_like_masks for report in reports):
+    if num_slices and num_slices == sum(report.sums.num_like_masks for report in reports):
         found.append(
             f"SLICES THAT LOOK LIKE MASKS: none of {num_slices} slices holds more than two gray "
             "values; expected CT slices; look whether --images is the folder of slices"

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,14 @@ from preprocessing.engines import beam_options, run_to_end
 from preprocessing.finding import shorten
 from preprocessing.manifest import DatasetManifest, RefusedFile
 from preprocessing.pairing import Pair, find_pairs
+from preprocessing.planning import ShardPlan, plan_shards, write_plan
 from preprocessing.progress import show_progress
 from preprocessing.refusals import check_orphans, check_refused, check_splits, refused_list
 from preprocessing.shards import (
     RecordOptions,
-    ShardPlan,
+    ShardWriteError,
+    describe_write_error,
     estimate_record_bytes,
-    plan_shards,
     try_write_shard,
 )
 from preprocessing.spec import SPLITS
@@ -112,6 +114,7 @@ def run(config: TfrecordsConfig, *, is_terminal: bool = False) -> RunSummary:
         _log_start(config, inputs)
         check_orphans(inputs.orphans, config=config, out=out)
         num_pairs = len(inputs.pairs)
+        _write_plans(inputs.plans, folder=staging)
         with show_progress(staging, num_slices=num_pairs, is_terminal=is_terminal):
             _run_pipeline(config, inputs, folder=staging, options=options)
         dataset = read_outcome(staging)
@@ -186,13 +189,22 @@ def find_inputs(config: TfrecordsConfig) -> Inputs:
     )
 
 
+def _write_plans(plans: Sequence[ShardPlan], *, folder: Path) -> None:
+    for plan in plans:
+        try:
+            write_plan(plan, folder=folder)
+        except OSError as error:
+            reason = describe_write_error(f"the plan of {plan.filename}", str(folder), error)
+            raise ShardWriteError(reason) from error
+
+
 def build(
     pipeline: beam.Pipeline, config: TfrecordsConfig, inputs: Inputs, *, folder: Path
 ) -> beam.PCollection:
     """Puts the steps together; one chain with one end, which every engine can run."""
     return (
         pipeline
-        | "Plan of shards" >> beam.Create(inputs.plans)
+        | "Plans of shards" >> beam.Create([plan.filename for plan in inputs.plans])
         | "Share out" >> beam.Reshuffle()
         | "Write shard"
         >> beam.Map(

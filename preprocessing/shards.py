@@ -1,37 +1,30 @@
-"""The plan of shards, and how a worker writes one: whole or not at all."""
+"""How a worker writes a shard: whole or not at all."""
 
 import hashlib
-import math
 import socket
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from preprocessing.framing import write_record
 from preprocessing.images.reading import UnreadableImageError, read_mask, read_slice
 from preprocessing.manifest import RefusedFile, Shard
 from preprocessing.pairing import Pair
+from preprocessing.planning import ShardPlan, read_plan
 from preprocessing.publish import whole_file
 from preprocessing.records import PNG_ENCODING, encode_example
 from preprocessing.resizing import resize_mask, resize_slice
-from preprocessing.spec import SPLITS, TRAIN_SPLIT
 from preprocessing.splitting import sort_by_hash
-
-MIN_SHARD_BYTES = 16 * 2**20
-"""Below about this a shard is not worth its file."""
-
-MAX_SHARD_BYTES = 256 * 2**20
-"""Above about this a shard is awkward to copy and to share out among readers."""
-
-DESIRED_NUM_SHARDS = 64
-"""Enough for the workers of a job and for the readers of a training, if the sizes allow."""
 
 NUM_SAMPLED = 16
 """The size of a record is taken from so many of them."""
+
+_GRAY_VALUES = np.arange(256)
 
 PROGRESS_SUFFIX = ".progress"
 """A worker adds one byte for each slice to a file of this suffix beside its shard."""
@@ -68,23 +61,6 @@ class RecordOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardPlan:
-    """What one worker has to do."""
-
-    split: str
-    """``train`` or ``validation``."""
-
-    filename: str
-    """Name of the shard."""
-
-    pairs: tuple[Pair, ...]
-    """In the order of their records."""
-
-    patients: Mapping[str, str]
-    """``patient_id`` by ``slice_id``; empty where names tell none."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class PixelSums:
     """Sums over pixels; whole numbers, so that the order of adding makes no difference."""
 
@@ -100,6 +76,9 @@ class PixelSums:
     num_lung_pixels: int = 0
     """Mask pixels that are lung."""
 
+    num_like_masks: int = 0
+    """Slices that hold no more than two gray values."""
+
     def __add__(self, other: "PixelSums") -> "PixelSums":
         """Adds each of the sums."""
         return PixelSums(
@@ -107,6 +86,7 @@ class PixelSums:
             gray_value_sum=self.gray_value_sum + other.gray_value_sum,
             gray_value_square_sum=self.gray_value_square_sum + other.gray_value_square_sum,
             num_lung_pixels=self.num_lung_pixels + other.num_lung_pixels,
+            num_like_masks=self.num_like_masks + other.num_like_masks,
         )
 
 
@@ -129,9 +109,6 @@ class ShardReport:
     sums: PixelSums
     """Over the slices that it wrote."""
 
-    num_like_masks: int
-    """Slices that it wrote that hold no more than two gray values."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class FailedShard:
@@ -142,54 +119,6 @@ class FailedShard:
 
     reason: str
     """What happened, and the mend."""
-
-
-def plan_shards(
-    pairs: Sequence[Pair],
-    *,
-    splits: Mapping[str, str],
-    patients: Mapping[str, str],
-    seed: int,
-    num_shards: int | None,
-    record_bytes: float,
-) -> list[ShardPlan]:
-    """Decides which slice goes to which place in which shard, before anything is read.
-
-    Args:
-        pairs: all pairs.
-        splits: name of the split by ``slice_id``.
-        patients: ``patient_id`` by ``slice_id``, or empty.
-        seed: another one gives another order.
-        num_shards: of the training split; validation gets its share of them. None: from the sizes.
-        record_bytes: size of a record, about.
-
-    Returns:
-        The plans of all splits. No shard is empty, and the shards of a split differ by one
-        slice at most.
-    """
-    by_slice_id = {pair.slice_id: pair for pair in pairs}
-    slice_ids = {
-        split: [slice_id for slice_id in by_slice_id if splits[slice_id] == split]
-        for split in SPLITS
-    }
-    num_train = len(slice_ids[TRAIN_SPLIT])
-    plans: list[ShardPlan] = []
-    for split, members in slice_ids.items():
-        if num_shards is None:
-            count = _count_shards(record_bytes * len(members))
-        else:
-            count = math.ceil(num_shards * len(members) / num_train)
-        ordered = sort_by_hash(members, salt=f"shard {seed}")
-        plans.extend(
-            ShardPlan(
-                split=split,
-                filename=filename,
-                pairs=tuple(by_slice_id[member] for member in part),
-                patients={member: patients[member] for member in part if member in patients},
-            )
-            for filename, part in _cut(ordered, split=split, count=min(count, len(members)))
-        )
-    return plans
 
 
 def estimate_record_bytes(pairs: Sequence[Pair], *, options: RecordOptions, seed: int) -> float:
@@ -211,20 +140,25 @@ def estimate_record_bytes(pairs: Sequence[Pair], *, options: RecordOptions, seed
 
 
 def try_write_shard(
-    plan: ShardPlan, *, options: RecordOptions, folder: str
+    filename: str, *, options: RecordOptions, folder: str
 ) -> ShardReport | FailedShard:
-    """Does `write_shard`; a shard that cannot be written is told and not raised.
+    """Does `write_shard` for a plan; a shard that cannot be written is told and not raised.
 
     An engine prints what a worker raises as pages of traceback, once for each worker.
     """
     for path in (options.images, options.masks, folder):
         if not Path(path).is_dir():
             reason = f"the worker on {socket.gethostname()} has no folder {path}; {SHARED_FOLDERS}"
-            return FailedShard(filename=plan.filename, reason=reason)
+            return FailedShard(filename=filename, reason=reason)
+    try:
+        plan = read_plan(filename, folder=Path(folder))
+    except OSError as error:
+        reason = f"cannot read the plan of {filename} in {folder}: {error}; {SHARED_FOLDERS}"
+        return FailedShard(filename=filename, reason=reason)
     try:
         return write_shard(plan, options=options, folder=folder)
     except ShardWriteError as error:
-        return FailedShard(filename=plan.filename, reason=str(error))
+        return FailedShard(filename=filename, reason=str(error))
 
 
 def write_shard(plan: ShardPlan, *, options: RecordOptions, folder: str) -> ShardReport:
@@ -268,7 +202,6 @@ def write_shard(plan: ShardPlan, *, options: RecordOptions, folder: str) -> Shar
         patients=dict(tally.patients),
         refused=tuple(tally.refused),
         sums=tally.sums,
-        num_like_masks=tally.num_like_masks,
     )
 
 
@@ -290,7 +223,6 @@ class _Tally:
     patients: Counter[str] = field(default_factory=Counter)
     refused: list[RefusedFile] = field(default_factory=list)
     sums: PixelSums = field(default_factory=PixelSums)
-    num_like_masks: int = 0
 
     def count_record(self, framed: bytes) -> None:
         self.num_records += 1
@@ -312,7 +244,6 @@ def _encode_pair(
     if patient_id:
         tally.patients[patient_id] += 1
     tally.sums += _sum_pixels(image, mask)
-    tally.num_like_masks += bool(((image == image.min()) | (image == image.max())).all())
     return encode_example(
         image=image,
         mask=mask,
@@ -352,24 +283,12 @@ def _describe_size(pixels: npt.NDArray[np.uint8]) -> str:
 
 
 def _sum_pixels(image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> PixelSums:
-    wide = image.astype(np.uint16)  # holds 255 squared
+    # Counting gray values is as fast as adding them up, and takes no larger copy of the slice.
+    counts = np.array(Image.fromarray(image).histogram())
     return PixelSums(
         num_pixels=image.size,
-        gray_value_sum=int(wide.sum(dtype=np.uint64)),
-        gray_value_square_sum=int((wide * wide).sum(dtype=np.uint64)),
+        gray_value_sum=int(counts @ _GRAY_VALUES),
+        gray_value_square_sum=int(counts @ _GRAY_VALUES**2),
         num_lung_pixels=int(np.count_nonzero(mask)),
+        num_like_masks=int(np.count_nonzero(counts) <= 2),
     )
-
-
-def _count_shards(num_bytes: float) -> int:
-    """Gives the desired number, if that makes shards neither too small nor too large."""
-    fewest = math.ceil(num_bytes / MAX_SHARD_BYTES)
-    most = max(1, int(num_bytes // MIN_SHARD_BYTES))
-    return max(fewest, min(DESIRED_NUM_SHARDS, most))
-
-
-def _cut(ordered: Sequence[str], *, split: str, count: int) -> Iterable[tuple[str, Sequence[str]]]:
-    """Cuts into parts that differ by one at most."""
-    for index in range(count):
-        start, stop = (len(ordered) * step // count for step in (index, index + 1))
-        yield f"{split}-{index:05d}-of-{count:05d}.tfrecord", ordered[start:stop]

@@ -147,9 +147,9 @@ def decode_mask(
         is_label = np.zeros(256, np.uint8)
         is_label[list(foreground)] = IMAGE_SPEC.lung_label
         return is_label[gray_values]
-    is_lung = gray_values != IMAGE_SPEC.background_label
     brightest = gray_values.max()
-    is_binary = np.array_equal(is_lung, gray_values == brightest) or not is_lung.any()
+    is_lung = gray_values == brightest if brightest else np.zeros(gray_values.shape, np.bool_)
+    is_binary = np.count_nonzero(is_lung) == np.count_nonzero(gray_values)
     if not is_binary or brightest not in (0, IMAGE_SPEC.lung_label, MASK_FILE_FOREGROUND):
         raise UnreadableImageError(
             source=source,

@@ -9,7 +9,8 @@ import pytest
 from preprocessing.assembly import check_outcome, read_outcome, write_manifest
 from preprocessing.manifest import DatasetManifest
 from preprocessing.pairing import Pair
-from preprocessing.shards import RecordOptions, ShardPlan, ShardWriteError, try_write_shard
+from preprocessing.planning import ShardPlan, write_plan
+from preprocessing.shards import RecordOptions, ShardWriteError, try_write_shard
 
 SLICES = {"train": ["P0_z000", "P0_z001"], "validation": ["P1_z000"]}
 
@@ -42,7 +43,12 @@ def write_shards(pairs, folder):
         for name in names:
             pairs.add(name)
     options = RecordOptions(images=str(pairs.images), masks=str(pairs.masks))
-    return [try_write_shard(plan, options=options, folder=str(folder)) for plan in make_plans()]
+    reports = []
+    for plan in make_plans():
+        if folder.is_dir():
+            write_plan(plan, folder=folder)
+        reports.append(try_write_shard(plan.filename, options=options, folder=str(folder)))
+    return reports
 
 
 def assemble(reports, folder):
@@ -103,7 +109,9 @@ def test_worker_without_the_slices_tells_its_name_and_the_folder(empty_pairs, fo
     empty_pairs.images.rmdir()
     images, masks = str(empty_pairs.images), str(empty_pairs.masks)
     report = try_write_shard(
-        make_plans()[0], options=RecordOptions(images=images, masks=masks), folder=str(folder)
+        make_plans()[0].filename,
+        options=RecordOptions(images=images, masks=masks),
+        folder=str(folder),
     )
     assert os.listdir(folder) == []
     assemble([report], folder)
@@ -119,8 +127,18 @@ def test_reason_that_cannot_be_written_is_raised_for_the_engine_to_tell(folder, 
         raise OSError(28, "No space left on device")
 
     report = try_write_shard(
-        make_plans()[0], options=RecordOptions(images="/none", masks="/none"), folder=str(folder)
+        make_plans()[0].filename,
+        options=RecordOptions(images="/none", masks="/none"),
+        folder=str(folder),
     )
     monkeypatch.setattr(Path, "write_text", fail)
     with pytest.raises(ShardWriteError, match="has no folder /none; expected --images, --masks"):
         assemble([report], folder)
+
+
+def test_plan_that_a_worker_cannot_read_is_told(pairs, folder):
+    options = RecordOptions(images=str(pairs.images), masks=str(pairs.masks))
+    report = try_write_shard("train-00000-of-00001.tfrecord", options=options, folder=str(folder))
+    assert report.reason.startswith("cannot read the plan of train-00000-of-00001.tfrecord in ")
+    assert "No such file" in report.reason
+    assert "a file system that the driver and all workers mount" in report.reason

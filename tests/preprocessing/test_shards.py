@@ -7,14 +7,13 @@ import tensorflow as tf
 from PIL import Image
 
 from preprocessing.pairing import Pair
+from preprocessing.planning import ShardPlan
 from preprocessing.records import parse_example
 from preprocessing.shards import (
     PixelSums,
     RecordOptions,
-    ShardPlan,
     ShardWriteError,
     estimate_record_bytes,
-    plan_shards,
     write_shard,
 )
 
@@ -33,17 +32,6 @@ def make_plan(*slice_ids, patients=None):
     )
 
 
-def plan(slice_splits, *, num_shards=None, record_bytes=1, seed=0):
-    return plan_shards(
-        [make_pair(slice_id) for slice_id in slice_splits],
-        splits=slice_splits,
-        patients={},
-        seed=seed,
-        num_shards=num_shards,
-        record_bytes=record_bytes,
-    )
-
-
 def options_of(pairs, **changes):
     return RecordOptions(images=str(pairs.images), masks=str(pairs.masks), **changes)
 
@@ -51,44 +39,6 @@ def options_of(pairs, **changes):
 def write(pairs, shard_plan, folder):
     folder.mkdir(exist_ok=True)
     return write_shard(shard_plan, options=options_of(pairs), folder=str(folder))
-
-
-SPLITS_OF_TEN = {f"t{index}": "train" for index in range(8)} | {
-    f"v{index}": "validation" for index in range(2)
-}
-
-
-def test_few_slices_make_one_shard_for_each_split():
-    plans = plan(SPLITS_OF_TEN)
-    assert [(each.split, each.filename, len(each.pairs)) for each in plans] == [
-        ("train", "train-00000-of-00001.tfrecord", 8),
-        ("validation", "validation-00000-of-00001.tfrecord", 2),
-    ]
-
-
-def test_number_of_shards_can_be_given_and_validation_gets_its_share():
-    plans = plan(SPLITS_OF_TEN, num_shards=3)
-    assert [(each.filename, len(each.pairs)) for each in plans] == [
-        ("train-00000-of-00003.tfrecord", 2),
-        ("train-00001-of-00003.tfrecord", 3),
-        ("train-00002-of-00003.tfrecord", 3),
-        ("validation-00000-of-00001.tfrecord", 2),
-    ]
-    planned = sorted(pair.slice_id for each in plans for pair in each.pairs)
-    assert planned == sorted(SPLITS_OF_TEN)
-
-
-def test_there_are_never_more_shards_than_slices():
-    assert [len(each.pairs) for each in plan(SPLITS_OF_TEN, num_shards=99)] == [1] * 10
-
-
-@pytest.mark.parametrize(
-    ("total_mib", "num_shards"), [(1, 1), (40, 2), (1024, 64), (16 * 1024, 64), (32 * 1024, 128)]
-)
-def test_number_of_shards_follows_from_the_sizes(total_mib, num_shards):
-    splits = {f"t{index}": "train" for index in range(256)} | {"v": "validation"}
-    plans = plan(splits, record_bytes=total_mib * 2**20 / 256)
-    assert sum(each.split == "train" for each in plans) == num_shards
 
 
 def test_size_of_a_record_is_that_of_its_slices(pairs, tmp_path):
@@ -103,11 +53,6 @@ def test_size_of_a_record_is_that_of_its_slices(pairs, tmp_path):
 def test_size_of_records_that_cannot_be_made_is_that_of_the_files(pairs):
     gone = [make_pair("gone", num_bytes=30), make_pair("lost", num_bytes=50)]
     assert estimate_record_bytes(gone, options=options_of(pairs), seed=0) == 40
-
-
-def test_another_seed_gives_another_order():
-    assert plan(SPLITS_OF_TEN, seed=1) == plan(SPLITS_OF_TEN, seed=1)
-    assert plan(SPLITS_OF_TEN, seed=1) != plan(SPLITS_OF_TEN, seed=2)
 
 
 def test_shard_holds_the_slices_in_order_and_the_report_describes_it(pairs, tmp_path):
@@ -143,6 +88,7 @@ def test_sums_are_exact(empty_pairs, tmp_path):
         gray_value_sum=520,
         gray_value_square_sum=2 * 255**2 + 100,
         num_lung_pixels=1,
+        num_like_masks=0,
     )
     assert report.sums == expected
     assert (expected + expected).gray_value_sum == 1040
