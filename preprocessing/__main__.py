@@ -247,11 +247,19 @@ def _add_tfrecords(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--overwrite", action="store_true", help="replace the dataset that --out holds"
     )
     verb.add_argument(
+        "--image-pattern",
+        default=TfrecordsConfig.image_pattern,
+        metavar="REGEX",
+        help="regular expression; what it finds in the path of a slice, without extension, is cut "
+        "out before it is compared with masks (default: finds a folder images, slices or ct)",
+    )
+    verb.add_argument(
         "--mask-pattern",
         default=TfrecordsConfig.mask_pattern,
         metavar="REGEX",
-        help="regular expression; what it finds in the path of a mask, without extension, is cut "
-        "out and leaves the name of its slice (default: reads _mask, _seg and the like at the end)",
+        help="the same for a mask, and where --masks is left out it tells masks from slices "
+        "(default: finds a folder masks, segmentations or labels, and _mask, _seg, _segmentation "
+        "or _label at the end)",
     )
     verb.add_argument(
         "--mask-foreground",

@@ -19,8 +19,13 @@ FOLDERS_PATTERN = "folders"
 AUTO_PATTERN = "auto"
 """Patients are read from names, or from folders if no name tells one."""
 
-DEFAULT_MASK_PATTERN = r"(?i)[ ._-](?:mask|seg|segmentation|label)$"
-"""Finds the mark of a mask in ``P1_z012_mask`` or ``P1_z012-Seg``."""
+DEFAULT_IMAGE_PATTERN = r"(?i)(?:^|/)(?:images?|slices?|ct)(?=/)"
+"""Finds the folder that sets slices apart from masks in ``P1/images/012``."""
+
+DEFAULT_MASK_PATTERN = (
+    r"(?i)(?:^|/)(?:masks?|segmentations?|labels?)(?=/)|[ ._-](?:mask|seg|segmentation|label)$"
+)
+"""Finds what sets masks apart in ``P1/masks/012``, ``P1_z012_mask`` or ``P1_z012-Seg``."""
 
 BY_PATIENT = "patient"
 BY_SLICE = "slice"
@@ -42,9 +47,13 @@ class TfrecordsConfig:
     out: Path
     """Folder of the dataset, made by the job."""
 
+    image_pattern: str = DEFAULT_IMAGE_PATTERN
+    """Regular expression that finds, in the path of a slice without its extension, what its mask's
+    path does not have."""
+
     mask_pattern: str = DEFAULT_MASK_PATTERN
     """Regular expression that finds, in the path of a mask without its extension, what its slice's
-    path does not have."""
+    path does not have; where `masks` is None, it tells masks from slices."""
 
     mask_foreground: tuple[int, ...] | None = None
     """Gray values that are lung, 0 to 255, all others being background; None: a mask holds 0 and
@@ -109,12 +118,8 @@ class TfrecordsConfig:
             raise ValueError(
                 "received --runner among Beam's own options; name the engine before the `--`"
             )
-        _check_pattern("mask_pattern", self.mask_pattern, example=DEFAULT_MASK_PATTERN)
-        if re.search(self.mask_pattern, ""):
-            raise ValueError(
-                f"received mask_pattern {self.mask_pattern!r}, which finds nothing in any name; "
-                f"expected something like {DEFAULT_MASK_PATTERN!r}"
-            )
+        _check_mark("image_pattern", self.image_pattern, example=DEFAULT_IMAGE_PATTERN)
+        _check_mark("mask_pattern", self.mask_pattern, example=DEFAULT_MASK_PATTERN)
         if self.patient_pattern not in (AUTO_PATTERN, NAMES_PATTERN, FOLDERS_PATTERN):
             _check_patient_pattern(self.patient_pattern)
 
@@ -167,6 +172,7 @@ class TfrecordsConfig:
         return {
             "allow_orphans": self.allow_orphans,
             "encoding": self.encoding,
+            "image_pattern": self.image_pattern,
             "image_size": self.image_size,
             "mask_foreground": self.mask_foreground and list(self.mask_foreground),
             "mask_pattern": self.mask_pattern,
@@ -192,6 +198,14 @@ def _check_pattern(name: str, pattern: str, *, example: str) -> re.Pattern[str]:
             f"received {name} {pattern!r}, which is no regular expression ({error}); expected "
             f"something like {example!r}"
         ) from error
+
+
+def _check_mark(name: str, pattern: str, *, example: str) -> None:
+    if _check_pattern(name, pattern, example=example).search(""):
+        raise ValueError(
+            f"received {name} {pattern!r}, which finds nothing in any name; expected something "
+            f"like {example!r}"
+        )
 
 
 def _check_patient_pattern(patient_pattern: str) -> None:

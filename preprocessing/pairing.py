@@ -20,7 +20,7 @@ class Pair:
     """One slice and its mask, not yet read."""
 
     slice_id: str
-    """Path of the slice below the folder, without extension."""
+    """Path of the slice below the folder, without extension and without its mark."""
 
     image_path: str
     """Path below the folder of slices."""
@@ -49,8 +49,8 @@ class Pairing:
 def find_pairs(config: TfrecordsConfig) -> Pairing:
     """Lists slices and masks and pairs those of equal names.
 
-    A mask has the name of its slice, or that name and what `TfrecordsConfig.mask_pattern` finds.
-    Names are equal whatever their case and extension.
+    A slice and a mask of equal names are a pair, whatever case and extension, once what
+    `TfrecordsConfig.image_pattern` and `mask_pattern` find has been cut out.
 
     Raises:
         PreprocessingError: if a folder holds nothing that can be used, if two files have one name,
@@ -67,11 +67,11 @@ def find_pairs(config: TfrecordsConfig) -> Pairing:
         )
     images = find_files(config.images, flag="--images", leave_out=(config.masks, config.out))
     masks = find_files(config.masks, flag="--masks", leave_out=(config.images, config.out))
-    slice_names = {unify(file.name) for file in images.files}
+    slice_names = {unify(_slice_name(file, config=config)) for file in images.files}
     mask_names = {
         file.path: file.name
         if unify(file.name) in slice_names
-        else _without_mark(file.name, config=config)
+        else _cut(config.mask_pattern, file.name)
         for file in masks.files
     }
     return _pair(
@@ -87,7 +87,7 @@ def _pair_in_one_folder(config: TfrecordsConfig) -> Pairing:
     found = find_files(config.images, flag="--images", leave_out=(config.out,))
     mask_names = {}
     for file in found.files:
-        name = _without_mark(file.name, config=config)
+        name = _cut(config.mask_pattern, file.name)
         if name != file.name:
             mask_names[file.path] = name
     masks = [file for file in found.files if file.path in mask_names]
@@ -108,9 +108,13 @@ def _pair_in_one_folder(config: TfrecordsConfig) -> Pairing:
     )
 
 
-def _without_mark(name: str, *, config: TfrecordsConfig) -> str:
-    """Gives the name of a mask's slice; a name without the mark of a mask is left as it is."""
-    return re.sub(config.mask_pattern, "", name, count=1)
+def _slice_name(file: FoundFile, *, config: TfrecordsConfig) -> str:
+    return _cut(config.image_pattern, file.name)
+
+
+def _cut(pattern: str, name: str) -> str:
+    """Gives a name without its marks; one without marks stays as it is."""
+    return re.sub(pattern, "", name).lstrip("/")
 
 
 def _pair(
@@ -121,7 +125,7 @@ def _pair(
     config: TfrecordsConfig,
     skipped: Mapping[Path, tuple[str, ...]],
 ) -> Pairing:
-    slice_names = {file.path: file.name for file in images}
+    slice_names = {file.path: _slice_name(file, config=config) for file in images}
     slices = by_unified_name(images, slice_names, folder=config.images)
     partners = by_unified_name(masks, mask_names, folder=config.mask_folder())
     both = slices.keys() & partners.keys()
@@ -133,7 +137,7 @@ def _pair(
         )
     pairs = [
         Pair(
-            slice_id=slices[name].name,
+            slice_id=slice_names[slices[name].path],
             image_path=slices[name].path,
             mask_path=partners[name].path,
             num_bytes=slices[name].num_bytes + partners[name].num_bytes,
@@ -142,36 +146,30 @@ def _pair(
     ]
     return Pairing(
         pairs=tuple(sorted(pairs, key=lambda pair: pair.slice_id)),
-        orphans=_orphans(
-            [slices[name] for name in sorted(slices.keys() - both)],
-            [partners[name] for name in sorted(partners.keys() - both)],
+        orphans=(
+            *_orphans(slices, partners, names=slice_names, role="images"),
+            *_orphans(partners, slices, names=mask_names, role="masks"),
         ),
         skipped=skipped,
     )
 
 
-def _orphans(images: Sequence[FoundFile], masks: Sequence[FoundFile]) -> tuple[RefusedFile, ...]:
+def _orphans(
+    files: Mapping[str, FoundFile],
+    others: Mapping[str, FoundFile],
+    *,
+    names: Mapping[str, str],
+    role: str,
+) -> list[RefusedFile]:
     """Tells each file without a partner, and the partner that it may have been meant for."""
-    without_mask = [
-        RefusedFile(
-            file=f"images/{file.path}",
-            reason=f"has no mask {file.name}.bmp{_nearest(file, masks, role='masks')}; "
-            "add it or remove the slice",
-        )
-        for file in images
-    ]
-    without_slice = [
-        RefusedFile(
-            file=f"masks/{file.path}",
-            reason=f"has no slice {file.name}.bmp{_nearest(file, images, role='images')}; "
-            "add it or remove the mask",
-        )
-        for file in masks
-    ]
-    return (*without_mask, *without_slice)
-
-
-def _nearest(file: FoundFile, others: Sequence[FoundFile], *, role: str) -> str:
-    paths = [other.path for other in others[:_MAX_COMPARED]]
-    nearest = difflib.get_close_matches(file.path, paths, n=1)
-    return f" (is {role}/{nearest[0]} meant?)" if nearest else ""
+    kind, other_kind = ("slice", "mask") if role == "images" else ("mask", "slice")
+    other_role = "masks" if role == "images" else "images"
+    left_over = [others[name].path for name in sorted(others.keys() - files.keys())]
+    orphans = []
+    for name in sorted(files.keys() - others.keys()):
+        path = files[name].path
+        nearest = difflib.get_close_matches(path, left_over[:_MAX_COMPARED], n=1)
+        meant = f" (is {other_role}/{nearest[0]} meant?)" if nearest else ""
+        reason = f"has no {other_kind} {names[path]}.bmp{meant}; add it or remove the {kind}"
+        orphans.append(RefusedFile(file=f"{role}/{path}", reason=reason))
+    return orphans

@@ -57,9 +57,10 @@ def test_unknown_encoding_is_refused():
 @pytest.mark.parametrize(
     ("pattern", "message"), [("([", "no regular expression .unterminated"), ("x*", "finds nothing")]
 )
-def test_mask_pattern_must_find_something(pattern, message):
-    with pytest.raises(ValueError, match=f"received mask_pattern .*{message}"):
-        make_config(mask_pattern=pattern)
+@pytest.mark.parametrize("field", ["image_pattern", "mask_pattern"])
+def test_marks_must_find_something(field, pattern, message):
+    with pytest.raises(ValueError, match=f"received {field} .*{message}"):
+        make_config(**{field: pattern})
 
 
 def test_masks_lie_among_the_slices_unless_their_folder_is_given():
@@ -88,6 +89,7 @@ def test_options_of_a_dataset_tell_no_place_and_no_engine():
     assert sorted(options) == [
         "allow_orphans",
         "encoding",
+        "image_pattern",
         "image_size",
         "mask_foreground",
         "mask_pattern",

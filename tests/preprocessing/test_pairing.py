@@ -66,6 +66,39 @@ def test_masks_among_the_slices_are_told_by_their_names(folders):
     ]
 
 
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("images/P1_z1.bmp", "masks/P1_z1.bmp"),
+        ("P1/images/1.bmp", "P1/masks/1.bmp"),
+        ("P1/CT/1.bmp", "P1/Segmentation/1_seg.png"),
+        ("P1/1.bmp", "P1/labels/1.bmp"),
+        ("P1_z1.bmp", "mask/P1_z1.bmp"),
+    ],
+)
+def test_folders_of_slices_and_of_masks_in_one_folder_are_told_apart(folders, image, mask):
+    ((slice_id, image_path, mask_path),) = names_of(folders([image, mask]))
+    assert (image_path, mask_path) == (image, mask)
+    assert slice_id in ("P1_z1", "P1/1")
+
+
+def test_slices_have_the_same_names_whether_one_or_two_folders_are_given(tmp_path):
+    for path in ("images/p/1.bmp", "masks/p/1.bmp"):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_bytes(b"12345")
+    in_one = TfrecordsConfig(images=tmp_path, out=tmp_path / "out")
+    in_two = TfrecordsConfig(
+        images=tmp_path / "images", masks=tmp_path / "masks", out=tmp_path / "out"
+    )
+    for config in (in_one, in_two):
+        assert [pair.slice_id for pair in find_pairs(config).pairs] == ["p/1"]
+
+
+def test_mark_of_a_slice_can_be_given(folders):
+    found = folders(["P1/raw/1.bmp"], ["P1/1.bmp"], image_pattern="raw/")
+    assert names_of(found) == [("P1/1", "P1/raw/1.bmp", "P1/1.bmp")]
+
+
 def test_mark_of_a_mask_can_be_given(folders):
     found = folders(["a.bmp", "a_lung.bmp"], mask_pattern="_lung$")
     assert names_of(found) == [("a", "a.bmp", "a_lung.bmp")]
