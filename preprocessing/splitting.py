@@ -1,9 +1,8 @@
 """Which patient a slice is of, and which patient is in which split."""
 
 import hashlib
-import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +19,12 @@ from preprocessing.config import (
 from preprocessing.errors import PreprocessingError
 from preprocessing.finding import shorten, unify
 from preprocessing.spec import SPLITS, TRAIN_SPLIT, VALIDATION_SPLIT
+
+_FIRST_FOLDER = rf"^(?P<{PATIENT_GROUP}>[^/]+)/"
+_SECOND_FOLDER = rf"^[^/]+/(?P<{PATIENT_GROUP}>[^/]+)/"
+
+MAX_OVER_SHARE = 2
+"""Validation takes a patient only up to so many times its share, if there are others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,71 +65,93 @@ def find_patients(slice_ids: Sequence[str], *, config: TfrecordsConfig) -> Patie
 
 def _read_patients(slice_ids: Sequence[str], *, pattern: str) -> tuple[dict[str, str], str]:
     """Gives ``patient_id`` by ``slice_id``, and what told it."""
-    by_folder = _search_folders(slice_ids)
     if pattern == FOLDERS_PATTERN:
-        _check_all(by_folder, slice_ids, pattern=pattern)
-        return by_folder, FOLDERS_PATTERN
-    if pattern not in (AUTO_PATTERN, NAMES_PATTERN):
-        by_pattern = _search(slice_ids, pattern=pattern)
-        _check_all(by_pattern, slice_ids, pattern=pattern)
-        return by_pattern, "--patient-pattern"
-    by_name = _search(slice_ids, pattern=PATIENT_NAME_PATTERN)
-    if by_name or pattern == NAMES_PATTERN:
-        _check_all(by_name, slice_ids, pattern=pattern)
-        if pattern == AUTO_PATTERN:
-            _check_agreement(by_name, by_folder)
+        return _search_all(slice_ids, _FIRST_FOLDER, name=pattern), FOLDERS_PATTERN
+    if pattern == NAMES_PATTERN:
+        return _search_all(slice_ids, PATIENT_NAME_PATTERN, name=pattern), NAMES_PATTERN
+    if pattern != AUTO_PATTERN:
+        return _search_all(slice_ids, pattern, name=pattern), "--patient-pattern"
+    if any(re.search(PATIENT_NAME_PATTERN, slice_id) for slice_id in slice_ids):
+        by_name = _search_all(slice_ids, PATIENT_NAME_PATTERN, name=pattern)
+        _check_agreement(by_name)
         return by_name, NAMES_PATTERN
-    if by_folder:
-        _check_all(by_folder, slice_ids, pattern=pattern)
-        return by_folder, FOLDERS_PATTERN
-    return {}, "nothing"
+    levels = _folder_levels(slice_ids)
+    if len({_groups(level) for level in levels}) > 1:
+        raise PreprocessingError(_which_folder(slice_ids, levels))
+    if not levels or len(set(levels[0].values())) == 1:
+        return {}, "nothing"
+    return _search_all(slice_ids, _FIRST_FOLDER, name=pattern), FOLDERS_PATTERN
 
 
-def _search(slice_ids: Sequence[str], *, pattern: str) -> dict[str, str]:
-    compiled = re.compile(pattern)
-    found = {slice_id: compiled.search(slice_id) for slice_id in slice_ids}
-    return {
-        slice_id: match[PATIENT_GROUP]
-        for slice_id, match in found.items()
-        if match and match[PATIENT_GROUP]
-    }
-
-
-def _search_folders(slice_ids: Sequence[str]) -> dict[str, str]:
-    """Gives the first folder that not all slices share; the first one cannot leak a patient."""
-    folders = [slice_id.split("/")[:-1] for slice_id in slice_ids]
-    num_shared = len(os.path.commonprefix(folders))
-    return {
-        slice_id: folder[num_shared]
-        for slice_id, folder in zip(slice_ids, folders, strict=True)
-        if len(folder) > num_shared
-    }
-
-
-def _check_all(found: Mapping[str, str], slice_ids: Sequence[str], *, pattern: str) -> None:
-    unknown = [slice_id for slice_id in slice_ids if slice_id not in found]
+def _search_all(slice_ids: Sequence[str], pattern: str, *, name: str) -> dict[str, str]:
+    """Searches in every name; one that tells nothing is an error."""
+    matches = {slice_id: re.search(pattern, slice_id) for slice_id in slice_ids}
+    found = {key: match[PATIENT_GROUP] for key, match in matches.items() if match}
+    unknown = [slice_id for slice_id in slice_ids if not found.get(slice_id)]
     if unknown:
         raise PreprocessingError(
             f"{len(unknown)} of {len(slice_ids)} slices tell no patient by --patient-pattern "
-            f"{pattern}: {shorten(unknown)}; expected one for each; rename them, give a "
+            f"{name}: {shorten(unknown)}; expected one for each; rename them, give a "
             "--patient-pattern that reads all of them, or pass --split-by slice and do not trust "
             "the metrics"
         )
+    return found
 
 
-def _check_agreement(by_name: Mapping[str, str], by_folder: Mapping[str, str]) -> None:
-    """Refuses to guess where one name is in several folders: series of a patient, or patients?"""
-    folder_of: dict[str, str] = {}
-    for slice_id, patient_id in by_name.items():
-        folder = by_folder.get(slice_id, "")
-        first = folder_of.setdefault(unify(patient_id), folder)
-        if first != folder:
-            raise PreprocessingError(
-                f"names and folders tell different patients: slices named {patient_id} are in "
-                f"{first or 'no folder'} and in {folder or 'no folder'}, such as {slice_id}; "
-                f"expected one answer; pass --patient-pattern {NAMES_PATTERN} if {patient_id} is "
-                f"one patient, or --patient-pattern {FOLDERS_PATTERN} if each folder is one"
-            )
+def _folder_levels(slice_ids: Iterable[str]) -> list[dict[str, str]]:
+    """Gives, for each number of folders, the path of so many folders of each slice.
+
+    A slice that lies less deep has its whole path.
+    """
+    folders = {slice_id: slice_id.split("/")[:-1] for slice_id in slice_ids}
+    depth = max(map(len, folders.values()))
+    return [
+        {slice_id: "/".join(parts[:level]) for slice_id, parts in folders.items()}
+        for level in range(1, depth + 1)
+    ]
+
+
+def _groups(names: Mapping[str, str]) -> frozenset[frozenset[str]]:
+    """Gives which slices belong together, whatever the name of a group."""
+    members = defaultdict(set)
+    for slice_id, name in names.items():
+        members[name].add(slice_id)
+    return frozenset(map(frozenset, members.values()))
+
+
+def _check_agreement(by_name: Mapping[str, str]) -> None:
+    """Refuses to guess where folders group slices in another way than names do.
+
+    ``P1/a_z1`` and ``P2/a_z1`` may be two patients, or two visits of one; ``P1/a_z1`` and
+    ``P1/b_z1`` two patients of one place, or two series of one.
+    """
+    levels = _folder_levels(by_name)
+    groups = _groups({slice_id: unify(name) for slice_id, name in by_name.items()})
+    found = {_groups(level) for level in levels}
+    is_one_folder = found == {frozenset({frozenset(by_name)})}
+    if not levels or is_one_folder or groups in found:
+        return
+    shown = shorten(sorted({f"{level}: {by_name[key]}" for key, level in levels[-1].items()}))
+    raise PreprocessingError(
+        f"names and folders tell different patients ({shown}); expected one answer; pass "
+        f"--patient-pattern {NAMES_PATTERN} if names are right, --patient-pattern "
+        f"{FOLDERS_PATTERN} if each of {_first(levels[0].values())} is a patient, or a "
+        "regular expression"
+    )
+
+
+def _which_folder(slice_ids: Sequence[str], levels: Sequence[Mapping[str, str]]) -> str:
+    second = {path.split("/")[1] for path in levels[1].values() if "/" in path}
+    return (
+        f"--patient-pattern {AUTO_PATTERN} cannot tell which folders are patients: slices lie in "
+        f"folders of folders, such as {slice_ids[0]}; expected one folder for each; pass "
+        f"--patient-pattern {FOLDERS_PATTERN} if each of {_first(levels[0].values())} is a "
+        f"patient, or --patient-pattern '{_SECOND_FOLDER}' if each of {_first(second)} is one"
+    )
+
+
+def _first(names: Iterable[str]) -> str:
+    return shorten(sorted(set(names)))
 
 
 def assign_splits(
@@ -136,8 +163,9 @@ def assign_splits(
 ) -> tuple[Mapping[str, str], str]:
     """Decides which slices are for validation.
 
-    Patients in the order of a salted hash go to validation until it has its share; the last one
-    stays in training. A threshold on the hash instead would now and then leave a split empty.
+    Patients in the order of a salted hash go to validation until it has its share, without those
+    that would make it far too large; one at least stays in training. A threshold on the hash
+    instead would now and then leave a split empty.
 
     Args:
         slice_ids: all slices.
@@ -166,9 +194,13 @@ def assign_splits(
 
 def _draw(slices_per_unit: Counter[str], *, config: TfrecordsConfig) -> dict[str, str]:
     num_wanted = config.validation_fraction * slices_per_unit.total()
-    num_taken = 0
     split_of = dict.fromkeys(slices_per_unit, TRAIN_SPLIT)
-    for unit in sort_by_hash(slices_per_unit, salt=f"split {config.seed}")[:-1]:
+    order = sort_by_hash(slices_per_unit, salt=f"split {config.seed}")
+    fitting = [unit for unit in order if slices_per_unit[unit] <= MAX_OVER_SHARE * num_wanted]
+    # The others come last, the smallest of them first.
+    large = sorted(set(order) - set(fitting), key=lambda unit: (slices_per_unit[unit], unit))
+    num_taken = 0
+    for unit in [*fitting, *large][:-1]:
         if num_taken >= num_wanted:
             break
         split_of[unit] = VALIDATION_SPLIT

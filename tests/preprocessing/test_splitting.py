@@ -33,27 +33,66 @@ def test_default_reads_the_patient_from_the_name(slice_id, patient_id):
 
 @pytest.mark.parametrize(
     "slice_ids",
-    [("P1/001", "P2/001"), ("ct/P1/a/001", "ct/P2/001"), ("ct/2019/P1/001", "ct/2019/P2/b/c/001")],
+    [("P1/001", "P2/001"), ("P1/001", "P1/002", "P2/001"), ("P1/a/001", "P2/a/001", "P2/a/002")],
 )
-def test_default_reads_the_patient_from_the_first_folder_that_differs(slice_ids):
-    assert patients_of(*slice_ids) == (["P1", "P2"], "folders")
+def test_default_reads_the_patient_from_folders_of_patients(slice_ids):
+    expected = [slice_id.split("/")[0] for slice_id in slice_ids]
+    assert patients_of(*slice_ids) == (expected, "folders")
 
 
-def test_names_come_before_folders_where_they_agree():
-    slice_ids = ("a/P1_z1", "a/P1_z2", "a/P2_z1", "b/P3_z1")
-    assert patients_of(*slice_ids) == (["P1", "P1", "P2", "P3"], "names")
-
-
-def test_one_name_in_two_folders_is_not_guessed_at():
-    slice_ids = ("P1/scan_z1", "P1/scan_z2", "P2/scan_z1")
+@pytest.mark.parametrize(
+    ("slice_ids", "first", "second"),
+    [
+        (("2019/P1/1", "2019/P2/1", "2020/P1/1"), "2019, 2020", "P1, P2"),
+        (("P1/ser1/1", "P1/ser2/1", "P2/ser1/1"), "P1, P2", "ser1, ser2"),
+        (("Mueller/ser1/1", "Mueller/ser2/1"), "Mueller", "ser1, ser2"),
+        (("ct/P1/1", "ct/P2/1", "ct/P2/2"), "ct", "P1, P2"),
+    ],
+)
+def test_folders_of_folders_are_not_guessed_at(slice_ids, first, second):
     with pytest.raises(
         PreprocessingError,
-        match="slices named scan are in P1 and in P2, such as P2/scan_z1; expected one answer; pass"
-        " --patient-pattern names if scan is one patient, or --patient-pattern folders if each",
+        match=f"cannot tell which folders are patients: .*, such as {slice_ids[0]}; .*"
+        f"folders if each of {first} is a patient, or .* if each of {second} is one",
     ):
         patients_of(*slice_ids)
-    assert patients_of(*slice_ids, patient_pattern="names") == (["scan"] * 3, "names")
-    assert patients_of(*slice_ids, patient_pattern="folders") == (["P1", "P1", "P2"], "folders")
+    assert patients_of(*slice_ids, patient_pattern="folders") == (
+        [slice_id.split("/")[0] for slice_id in slice_ids],
+        "folders",
+    )
+
+
+@pytest.mark.parametrize(
+    "slice_ids",
+    [
+        ("all/P1_z1", "all/P1_z2", "all/P2_z1"),
+        ("P1/P1_z1", "P2/P2_z1", "P2/P2_z2"),
+        ("site/P1/P1_z1", "site/P2/P2_z1"),
+        ("P1/ser1/P1_z1", "P1/ser2/P1_z2", "P2/ser1/P2_z1"),
+    ],
+)
+def test_names_come_before_folders_where_they_agree(slice_ids):
+    expected = [slice_id.split("/")[-1].split("_")[0] for slice_id in slice_ids]
+    assert patients_of(*slice_ids) == (expected, "names")
+
+
+@pytest.mark.parametrize(
+    "slice_ids",
+    [
+        ("P1/scan_z1", "P1/scan_z2", "P2/scan_z1"),  # one name in two folders
+        ("P1/study1_z1", "P1/study2_z1", "P2/study3_z1"),  # two names in one folder
+        ("2019/P1_z1", "2020/P1_z1", "2020/P2_z1"),
+        ("P1_z1", "more/P1_z2", "more/P2_z1"),
+    ],
+)
+def test_names_and_folders_that_disagree_are_not_guessed_at(slice_ids):
+    with pytest.raises(
+        PreprocessingError,
+        match="names and folders tell different patients .*; expected one answer; pass "
+        "--patient-pattern names if names are right, --patient-pattern folders if each of",
+    ):
+        patients_of(*slice_ids)
+    assert patients_of(*slice_ids, patient_pattern="names")[1] == "names"
 
 
 def test_spellings_of_a_patient_are_one():
@@ -78,6 +117,7 @@ def test_names_without_patient_give_none():
     [
         (("P1_z1", "x", "y"), "auto", "2 of 3 slices tell no patient by --patient-pattern auto: x"),
         (("P1/1", "P2/2", "3"), "auto", "1 of 3 slices tell no patient by .* auto: 3; expected"),
+        (("P1/1", "3"), "folders", "1 of 2 slices tell no patient by .* folders: 3; expected"),
         (("1", "P1_z1"), "names", "1 of 2 slices tell no patient by --patient-pattern names: 1"),
         (("1", "2"), "folders", "2 of 2 slices tell no patient by --patient-pattern folders: 1, 2"),
         (("P1_z1",), "^(?P<patient_id>Q.)", "1 of 1 slices tell no patient by"),
@@ -106,6 +146,15 @@ def test_no_patient_is_in_both_splits_and_validation_has_its_share():
         assert len({(patients[key], name) for key, name in splits.items()}) == 20
         # The share, and not a whole patient of at most five slices more.
         assert 0.15 * 60 <= Counter(splits.values())["validation"] < 0.15 * 60 + 5
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_large_patient_stays_in_training_if_smaller_ones_do(seed):
+    patients = {f"A_z{z}": "A" for z in range(40)} | {f"B_z{z}": "B" for z in range(14)}
+    patients |= {f"C_z{z}": "C" for z in range(6)}
+    splits, _ = split(patients, seed=seed)
+    assert {splits[key] for key, patient in patients.items() if patient == "A"} == {"train"}
+    assert Counter(splits.values())["validation"] in (14, 20)  # 9 are wanted
 
 
 def test_another_seed_gives_another_split():
