@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from preprocessing import manifest
+from preprocessing.finding import shorten
 from preprocessing.manifest import DatasetManifest, RefusedFile, Split, Statistics
 from preprocessing.planning import ShardPlan
 from preprocessing.publish import write_text
@@ -32,6 +33,7 @@ def write_manifest(
     *,
     folder: str,
     refused: Sequence[RefusedFile],
+    skipped: Sequence[str],
     options: Mapping[str, Any],
     split_by: str,
 ) -> None:
@@ -58,6 +60,7 @@ def write_manifest(
         splits={name: _split(members) for name, members in splits.items()},
         statistics=_statistics([report.sums for report in splits[TRAIN_SPLIT]]),
         refused=tuple(sorted([*refused, *found], key=lambda entry: (entry.file, entry.reason))),
+        skipped=tuple(skipped),
         options=options,
         versions={
             **{name: version(name) for name in _VERSIONED},
@@ -65,7 +68,10 @@ def write_manifest(
         },
         split_by=split_by,
     )
-    warnings = _warnings(ordered, validation=splits[VALIDATION_SPLIT])
+    warnings = [
+        *_warnings(ordered, validation=splits[VALIDATION_SPLIT]),
+        *filter(None, [_equal_slices(ordered), _unknown_labels(ordered, options)]),
+    ]
     text = "".join(f"{line}\n" for line in warnings)
     try:
         (Path(folder) / _WARNINGS_FILENAME).write_text(text, encoding="utf-8")
@@ -152,6 +158,42 @@ def _warnings(reports: Sequence[ShardReport], *, validation: Sequence[ShardRepor
             "pass another --seed for another split"
         )
     return found
+
+
+def _equal_slices(reports: Sequence[ShardReport]) -> str:
+    """Tells of slices that are equal pixel by pixel, though they are of two patients."""
+    first: dict[int, tuple[str, str, str]] = {}
+    twins = []
+    num_across = 0
+    for report in reports:
+        for number, slice_id, patient_id in report.fingerprints:
+            other, owner, split = first.setdefault(
+                number, (slice_id, patient_id or slice_id, report.split)
+            )
+            if owner != (patient_id or slice_id):
+                twins.append(f"{slice_id} and {other}")
+                num_across += split != report.split
+    if not twins:
+        return ""
+    return (
+        f"EQUAL SLICES OF TWO PATIENTS: {len(twins)} slices equal those of another patient pixel "
+        f"by pixel, {num_across} of them across training and validation: "
+        f"{shorten(sorted(twins))}; expected each patient under one id; remove the copies, or put "
+        "both into one split with --split-file"
+    )
+
+
+def _unknown_labels(reports: Sequence[ShardReport], options: Mapping[str, Any]) -> str:
+    """Tells of labels that were named as lung and occur nowhere."""
+    wanted = options.get("mask_foreground") or []
+    found = sorted(set().union(*(report.labels for report in reports)))
+    missing = [label for label in wanted if label not in found]
+    if not missing:
+        return ""
+    return (
+        f"--mask-foreground {','.join(map(str, wanted))}: no mask holds {missing}; the masks hold "
+        f"{found}; correct the labels"
+    )
 
 
 def _split(reports: Sequence[ShardReport]) -> Split:

@@ -19,11 +19,14 @@ FOLDERS_PATTERN = "folders"
 AUTO_PATTERN = "auto"
 """Patients are read from names, or from folders if no name tells one."""
 
-DEFAULT_IMAGE_PATTERN = r"(?i)(?:^|/)(?:images?|slices?|ct)(?=/)"
-"""Finds the folder that sets slices apart from masks in ``P1/images/012``."""
+DEFAULT_IMAGE_PATTERN = (
+    r"(?i)(?:^|/)(?:images?|imgs?|slices?|ct)(?=/)|[ ._-](?:image|img|slice|ct)$"
+)
+"""Finds what sets slices apart from masks in ``P1/images/012`` or ``P1_z012_ct``."""
 
 DEFAULT_MASK_PATTERN = (
-    r"(?i)(?:^|/)(?:masks?|segmentations?|labels?)(?=/)|[ ._-](?:mask|seg|segmentation|label)$"
+    r"(?i)(?:^|/)(?:masks?|segs?|segmentations?|labels?)(?=/)"
+    r"|[ ._-](?:lung[ ._-]?)?(?:mask|seg|segmentation|label)$"
 )
 """Finds what sets masks apart in ``P1/masks/012``, ``P1_z012_mask`` or ``P1_z012-Seg``."""
 

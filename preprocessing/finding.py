@@ -3,14 +3,16 @@
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
 
 from preprocessing.errors import PreprocessingError
 from preprocessing.images.reading import IMAGE_SUFFIXES, MAGIC_BYTES, is_image
 
 _NUM_SHOWN = 3
+_VOLUME_SUFFIXES = (".dcm", ".dicom", ".ima", ".nii", ".nii.gz", ".mha", ".nrrd")
 _OTHER_SUFFIX = re.compile(r"\.[a-z][a-z0-9]{0,4}", re.IGNORECASE)
 
 
@@ -40,8 +42,9 @@ class FoundFiles:
     files: tuple[FoundFile, ...]
     """All that may be slices or masks, in the order of their paths."""
 
-    skipped: tuple[str, ...]
-    """Files that are no images by name and content, and links to folders; not hidden files."""
+    skipped: tuple[FoundFile, ...]
+    """Files that are no images by name and content, and links to folders that were read already;
+    not hidden files."""
 
 
 def find_files(folder: Path, *, flag: str, leave_out: Collection[Path]) -> FoundFiles:
@@ -61,25 +64,27 @@ def find_files(folder: Path, *, flag: str, leave_out: Collection[Path]) -> Found
     """
     if not folder.is_dir():
         found = "is a file" if folder.exists() else "does not exist"
-        raise PreprocessingError(f"{flag} {folder} {found}; expected a folder of BMP files")
+        raise PreprocessingError(f"{flag} {folder} {found}; expected a folder of image files")
     files: list[FoundFile] = []
-    skipped: list[str] = []
+    skipped: list[FoundFile] = []
     for path in _walk(folder, leave_out=leave_out, skipped=skipped):
         relative = path.relative_to(folder).as_posix()
         _check_name(relative, folder=folder)
-        if path.suffix.lower() not in IMAGE_SUFFIXES and not _begins_like_image(path):
-            skipped.append(relative)
-            continue
         # A link to nowhere counts as 0 bytes here; the worker that reads it says what it is.
         num_bytes = path.stat().st_size if path.exists() else 0
-        files.append(FoundFile(path=relative, num_bytes=num_bytes))
+        file = FoundFile(path=relative, num_bytes=num_bytes)
+        if path.suffix.lower() in IMAGE_SUFFIXES or _begins_like_image(path):
+            files.append(file)
+        else:
+            skipped.append(file)
     if not files:
         raise PreprocessingError(
             f"{flag} {folder} holds no BMP, PNG, TIFF or JPEG file ({_describe(skipped)}); "
-            "point it to the folder that does"
+            f"{_mend(skipped)}"
         )
+    by_path = attrgetter("path")
     return FoundFiles(
-        files=tuple(sorted(files, key=lambda file: file.path)), skipped=tuple(sorted(skipped))
+        files=tuple(sorted(files, key=by_path)), skipped=tuple(sorted(skipped, key=by_path))
     )
 
 
@@ -89,13 +94,13 @@ def unify(name: str) -> str:
 
 
 def by_unified_name(
-    files: Iterable[FoundFile], names: Mapping[str, str], *, folder: Path
+    files: Iterable[FoundFile], name_of: Callable[[FoundFile], str], *, folder: Path
 ) -> dict[str, FoundFile]:
     """Gives the files by name, in whatever case it is written.
 
     Args:
         files: slices, or masks.
-        names: the name of each file, by its path.
+        name_of: gives the name of a file.
         folder: where they are, for messages.
 
     Raises:
@@ -104,7 +109,7 @@ def by_unified_name(
     found: dict[str, FoundFile] = {}
     twice: list[str] = []
     for file in files:
-        first = found.setdefault(unify(names[file.path]), file)
+        first = found.setdefault(unify(name_of(file)), file)
         if first is not file:
             twice.append(f"{first.path} and {file.path}")
     if twice:
@@ -122,25 +127,36 @@ def shorten(names: Sequence[str]) -> str:
     return f"{shown} and {num_more} more" if num_more > 0 else shown
 
 
-def _walk(folder: Path, *, leave_out: Collection[Path], skipped: list[str]) -> Iterable[Path]:
-    """Gives all files that are not hidden; links to folders are not followed but told."""
+def _walk(folder: Path, *, leave_out: Collection[Path], skipped: list[FoundFile]) -> Iterable[Path]:
+    """Gives all files that are not hidden. Links are followed, but no folder is read twice."""
     left_out = {path.resolve() for path in leave_out}
+    seen = {_identity(folder)}
 
     def fail(error: OSError) -> None:
         raise error
 
-    for root, folders, names in os.walk(folder, onerror=fail):
+    for root, folders, names in os.walk(folder, onerror=fail, followlinks=True):
         here = Path(root)
-        links = [name for name in folders if (here / name).is_symlink()]
-        skipped.extend(f"{(here / name).relative_to(folder).as_posix()}/" for name in links)
-        folders[:] = sorted(
-            name
-            for name in folders
-            if name not in links
-            and not name.startswith(".")
-            and (here / name).resolve() not in left_out
-        )
+        kept = []
+        for name in sorted(folders):
+            path = here / name
+            if name.startswith(".") or path.resolve() in left_out:
+                continue
+            if _identity(path) in seen:
+                skipped.append(
+                    FoundFile(path=f"{path.relative_to(folder).as_posix()}/", num_bytes=0)
+                )
+            else:
+                seen.add(_identity(path))
+                kept.append(name)
+        folders[:] = kept
         yield from (here / name for name in sorted(names) if not name.startswith("."))
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """Gives what is the same for all links to a folder."""
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _begins_like_image(path: Path) -> bool:
@@ -162,5 +178,12 @@ def _check_name(relative: str, *, folder: Path) -> None:
         ) from error
 
 
-def _describe(skipped: Sequence[str]) -> str:
-    return f"it holds {shorten(sorted(skipped))}" if skipped else "it is empty"
+def _describe(skipped: Sequence[FoundFile]) -> str:
+    paths = sorted(file.path for file in skipped)
+    return f"it holds {shorten(paths)}" if paths else "it is empty"
+
+
+def _mend(skipped: Sequence[FoundFile]) -> str:
+    if any(file.path.lower().endswith(_VOLUME_SUFFIXES) for file in skipped):
+        return "export DICOM or NIfTI as 8-bit BMP or PNG first, through one window for all slices"
+    return "point it to the folder that does"

@@ -92,6 +92,9 @@ class DatasetManifest:
     refused: tuple[RefusedFile, ...]
     """Inputs that were left out."""
 
+    skipped: tuple[str, ...] = ()
+    """Files beside the inputs that are no images, and links to folders that were read already."""
+
     options: Mapping[str, Any]
     """The configuration that made the dataset."""
 
@@ -145,6 +148,7 @@ class DatasetManifest:
                 splits={name: _split(document["splits"][name]) for name in SPLITS},
                 statistics=Statistics(**document["statistics"]),
                 refused=tuple(RefusedFile(**entry) for entry in document["refused"]),
+                skipped=tuple(document["skipped"]),
                 options=document["options"],
                 versions=document["versions"],
                 split_by=document["split_by"],

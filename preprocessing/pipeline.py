@@ -51,6 +51,9 @@ class Inputs:
     orphans: tuple[RefusedFile, ...]
     """Slices without a mask and masks without a slice."""
 
+    skipped: tuple[str, ...]
+    """What is no image and no partner of one."""
+
     record_options: RecordOptions
     """How they will do it."""
 
@@ -122,7 +125,7 @@ def run(config: TfrecordsConfig, *, is_terminal: bool = False) -> RunSummary:
         num_examples = sum(split.num_examples for split in dataset.splits.values())
         num_refused = num_pairs - num_examples
         check_refused(dataset.refused, num_refused, config=config, out=out, num_slices=num_pairs)
-        check_splits(dataset)
+        check_splits(dataset, config=config)
         for line in read_warnings(staging):
             logger.warning("%s", line)
         shards = [shard for split in dataset.splits.values() for shard in split.shards]
@@ -152,9 +155,12 @@ def find_inputs(config: TfrecordsConfig) -> Inputs:
         OSError: if a folder cannot be read.
     """
     found = find_pairs(config)
-    for folder, skipped in found.skipped.items():
-        if skipped:
-            logger.warning("skipped in %s, no images: %s", folder, shorten(skipped))
+    if found.skipped:
+        logger.warning(
+            "skipped %d files that are no images, listed in dataset.json: %s",
+            len(found.skipped),
+            shorten(found.skipped),
+        )
     slice_ids = [pair.slice_id for pair in found.pairs]
     patients = find_patients(slice_ids, config=config)
     pinned = None
@@ -182,6 +188,7 @@ def find_inputs(config: TfrecordsConfig) -> Inputs:
         pairs=found.pairs,
         plans=tuple(plans),
         orphans=found.orphans,
+        skipped=found.skipped,
         record_options=record_options,
         split_by=split_by,
         patient_source=patients.source,
@@ -219,6 +226,7 @@ def build(
             write_manifest,
             folder=str(folder),
             refused=inputs.orphans,
+            skipped=inputs.skipped,
             options=inputs.dataset_options(config),
             split_by=inputs.split_by,
         )
@@ -234,8 +242,12 @@ def _run_pipeline(
 
 
 def _log_start(config: TfrecordsConfig, inputs: Inputs) -> None:
-    options = dataclasses.asdict(config)
-    logger.info("options: %s", ", ".join(f"{name} {value}" for name, value in options.items()))
+    changed = [
+        f"{field.name} {value}"
+        for field in dataclasses.fields(config)
+        if (value := getattr(config, field.name)) != field.default
+    ]
+    logger.info("options: %s; all others as by default", ", ".join(changed))
     if inputs.split_by != BY_PATIENT:
         _warn_of_slice_split(config)
     for split in SPLITS:

@@ -37,8 +37,8 @@ def check_orphans(orphans: Sequence[RefusedFile], *, config: TfrecordsConfig, ou
     lines = [describe_refused(entry, config) for entry in orphans]
     write_text(path, "".join(f"{line}\n" for line in lines))
     raise PreprocessingError(
-        f"{len(orphans)} files have no partner, so nothing was written: {lines[0]}; all are listed "
-        f"in {path}; mend them, or pass --allow-orphans to leave them out"
+        f"files without a partner: {len(orphans)}, so nothing was written; first: {lines[0]}; all "
+        f"are listed in {path}; mend them, or pass --allow-orphans to leave them out"
     )
 
 
@@ -82,7 +82,7 @@ def check_refused(
     )
 
 
-def check_splits(dataset: DatasetManifest) -> None:
+def check_splits(dataset: DatasetManifest, *, config: TfrecordsConfig) -> None:
     """Ends the job if nothing can be learned from its masks, or a split has lost all slices.
 
     Raises:
@@ -99,8 +99,10 @@ def check_splits(dataset: DatasetManifest) -> None:
     foreground_fraction = dataset.statistics.foreground_fraction
     if foreground_fraction in (0, 1):
         found = "empty" if foreground_fraction == 0 else "lung everywhere"
+        foreground = config.mask_foreground
+        lung = f"--mask-foreground {','.join(map(str, foreground))}" if foreground else "255 (or 1)"
         raise PreprocessingError(
             f"the masks of all {num_slices} training slices are {found}; expected masks in which "
-            "lung is 255 (or 1) and background is 0; no dataset was written; look whether --masks "
-            "is the folder of masks, or export them again"
+            f"lung is {lung} and background is not; no dataset was written; look whether --masks "
+            "is the folder of masks and which values they hold, or export them again"
         )

@@ -10,9 +10,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from zlib_ng import zlib_ng
 
 from preprocessing.framing import write_record
-from preprocessing.images.reading import UnreadableImageError, read_mask, read_slice
+from preprocessing.images.reading import (
+    UnreadableImageError,
+    read_labels,
+    read_mask,
+    read_slice,
+)
 from preprocessing.manifest import RefusedFile, Shard
 from preprocessing.pairing import Pair
 from preprocessing.planning import ShardPlan, read_plan
@@ -34,6 +40,10 @@ SHARED_FOLDERS = (
     "workers mount under the same path; mount it on the workers, see docs/engines.md"
 )
 """The mend where a worker sees other files than the driver."""
+
+
+Fingerprint = tuple[int, str, str]
+"""A number that equal slices share and others do not, the ``slice_id`` and the ``patient_id``."""
 
 
 class ShardWriteError(RuntimeError):
@@ -108,6 +118,12 @@ class ShardReport:
 
     sums: PixelSums
     """Over the slices that it wrote."""
+
+    labels: frozenset[int]
+    """Gray values of all masks, where lung is told by its label."""
+
+    fingerprints: tuple[Fingerprint, ...]
+    """Of all slices with more than two gray values; of the others, many are equal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +218,8 @@ def write_shard(plan: ShardPlan, *, options: RecordOptions, folder: str) -> Shar
         patients=dict(tally.patients),
         refused=tuple(tally.refused),
         sums=tally.sums,
+        labels=frozenset(tally.labels),
+        fingerprints=tuple(tally.fingerprints),
     )
 
 
@@ -222,6 +240,8 @@ class _Tally:
     sha256: "hashlib._Hash" = field(default_factory=hashlib.sha256)
     patients: Counter[str] = field(default_factory=Counter)
     refused: list[RefusedFile] = field(default_factory=list)
+    labels: set[int] = field(default_factory=set)
+    fingerprints: list[Fingerprint] = field(default_factory=list)
     sums: PixelSums = field(default_factory=PixelSums)
 
     def count_record(self, framed: bytes) -> None:
@@ -234,7 +254,7 @@ def _encode_pair(
     pair: Pair, *, patient_id: str, options: RecordOptions, tally: _Tally
 ) -> bytes | None:
     """Gives the record of a pair, or None if it is refused; the tally is told of either."""
-    image, mask, refused = _read_pair(pair, options=options)
+    image, mask, refused = _read_pair(pair, options=options, tally=tally)
     if image is None or mask is None or refused:
         tally.refused.extend(refused)
         return None
@@ -243,7 +263,12 @@ def _encode_pair(
         mask = resize_mask(mask, size=options.image_size)
     if patient_id:
         tally.patients[patient_id] += 1
-    tally.sums += _sum_pixels(image, mask)
+    sums = _sum_pixels(image, mask)
+    tally.sums += sums
+    if not sums.num_like_masks:
+        # 64 bits of two checksums, at a small part of the cost of a cryptographic hash.
+        number = zlib_ng.crc32(image) << 32 | zlib_ng.adler32(image)
+        tally.fingerprints.append((number, pair.slice_id, patient_id))
     return encode_example(
         image=image,
         mask=mask,
@@ -254,7 +279,7 @@ def _encode_pair(
 
 
 def _read_pair(
-    pair: Pair, *, options: RecordOptions
+    pair: Pair, *, options: RecordOptions, tally: _Tally
 ) -> tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np.uint8] | None, list[RefusedFile]]:
     """Reads both files, so that the reasons of both are told at once."""
     refused = []
@@ -264,7 +289,7 @@ def _read_pair(
     except UnreadableImageError as error:
         refused.append(RefusedFile(file=f"images/{pair.image_path}", reason=error.reason))
     try:
-        mask = read_mask(Path(options.masks) / pair.mask_path, foreground=options.mask_foreground)
+        mask = _read_mask(Path(options.masks) / pair.mask_path, options=options, tally=tally)
     except UnreadableImageError as error:
         refused.append(RefusedFile(file=f"masks/{pair.mask_path}", reason=error.reason))
     if image is not None and mask is not None and image.shape != mask.shape:
@@ -275,6 +300,14 @@ def _read_pair(
         )
         refused.append(RefusedFile(file=f"masks/{pair.mask_path}", reason=reason))
     return image, mask, refused
+
+
+def _read_mask(path: Path, *, options: RecordOptions, tally: _Tally) -> npt.NDArray[np.uint8]:
+    if options.mask_foreground is None:
+        return read_mask(path)
+    labels = read_labels(path)
+    tally.labels |= set(np.flatnonzero(Image.fromarray(labels).histogram()).tolist())
+    return np.isin(labels, options.mask_foreground).view(np.uint8)
 
 
 def _describe_size(pixels: npt.NDArray[np.uint8]) -> str:

@@ -14,6 +14,9 @@ from preprocessing.manifest import DatasetManifest
 from preprocessing.spec import SPLITS
 
 _SPLIT_COLUMN = "split"
+_SEPARATORS = (",", ";", "\t")
+_UTF16_STARTS = (b"\xff\xfe", b"\xfe\xff")
+_WORKBOOK_START = b"PK\x03\x04"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +34,9 @@ def read_split_file(path: Path, *, split_by: str) -> PinnedSplit:
     """Reads who is in which split.
 
     Args:
-        path: a table (CSV) with the columns ``patient_id`` and ``split``, or ``slice_id`` and
-            ``split``; or the ``dataset.json`` of a dataset that was split by patient.
+        path: a table (CSV, as spreadsheets write it) with the columns ``patient_id`` and
+            ``split``, or ``slice_id`` and ``split``; or the ``dataset.json`` of a dataset that was
+            split by patient.
         split_by: ``patient`` or ``slice``: the column that is expected.
 
     Raises:
@@ -41,11 +45,11 @@ def read_split_file(path: Path, *, split_by: str) -> PinnedSplit:
     """
     try:
         content = path.read_bytes()
-        text = content.decode("utf-8-sig")  # as spreadsheets write it
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise PreprocessingError(
-            f"--split-file {path} cannot be read ({error}); expected a table as UTF-8 text"
+            f"--split-file {path} cannot be read ({error.strerror}); expected a table as text"
         ) from error
+    text = _decode(content, path=path)
     if text.lstrip().startswith("{"):
         rows = _rows_of_dataset(text, path=path, split_by=split_by)
     else:
@@ -65,22 +69,52 @@ def read_split_file(path: Path, *, split_by: str) -> PinnedSplit:
     return PinnedSplit(splits=splits, sha256=hashlib.sha256(content).hexdigest())
 
 
+def _decode(content: bytes, *, path: Path) -> str:
+    if content.startswith(_WORKBOOK_START):
+        raise PreprocessingError(
+            f"--split-file {path} is a workbook of a spreadsheet; expected a table as text; save "
+            "it as CSV"
+        )
+    # Spreadsheets mark UTF-8, and write UTF-16 as "Unicode text".
+    encoding = "utf-16" if content.startswith(_UTF16_STARTS) else "utf-8-sig"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise PreprocessingError(
+            f"--split-file {path} cannot be read ({error}); expected a table as UTF-8 text"
+        ) from error
+
+
 def _rows_of_table(text: str, *, path: Path, column: str) -> list[tuple[int, str, str]]:
-    reader = csv.DictReader(text.splitlines(), skipinitialspace=True, strict=True)
-    columns = reader.fieldnames or []
+    lines = text.splitlines()
+    # Where the comma is for decimals, spreadsheets separate by a semicolon, and may say so.
+    num_skipped = int(bool(lines) and lines[0].startswith("sep="))
+    header = lines[num_skipped] if len(lines) > num_skipped else ""
+    separator = max(_SEPARATORS, key=header.count)
+    reader = csv.DictReader(
+        lines[num_skipped:], delimiter=separator, skipinitialspace=True, strict=True
+    )
+    columns = [name.strip().lower() for name in reader.fieldnames or []]
+    reader.fieldnames = columns
     if column not in columns or _SPLIT_COLUMN not in columns:
+        by_slice = " (with --split-by slice: slice_id)" if column == "patient_id" else ""
         raise PreprocessingError(
             f"--split-file {path} has the columns {', '.join(columns) or 'none'}; expected "
-            f"{column},{_SPLIT_COLUMN} in its first line, separated by a comma"
+            f"{column},{_SPLIT_COLUMN}{by_slice} in its first line"
         )
     try:
         return [
-            (reader.line_num, (row[column] or "").strip(), (row[_SPLIT_COLUMN] or "").strip())
+            (
+                num_skipped + reader.line_num,
+                (row[column] or "").strip(),
+                (row[_SPLIT_COLUMN] or "").strip(),
+            )
             for row in reader
         ]
     except csv.Error as error:
+        line = num_skipped + reader.line_num + 1
         raise PreprocessingError(
-            f"--split-file {path}, line {reader.line_num + 1}, is no row of a table ({error})"
+            f"--split-file {path}, line {line}, is no row of a table ({error})"
         ) from error
 
 

@@ -26,6 +26,7 @@ from preprocessing.errors import PreprocessingError
 ZIP = "zip"
 TAR = "tar"
 
+_ZIP_UTF8_FLAG = 0x800
 _CHUNK_BYTES = 2**18
 _MAX_HEADER_BYTES = 2**20
 """More than any name or note of a tar member takes; tarfile holds them in memory."""
@@ -207,7 +208,7 @@ def _zip_members(path: Path, label: str) -> Generator[_Member, None, None]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             # Some programs on Windows write backslashes, against the format's own rules.
-            name = info.filename.replace("\\", "/")
+            name = _zip_name(info).replace("\\", "/")
             if info.flag_bits & 0x1:
                 raise PreprocessingError(
                     f"{label} is encrypted ({name!r} wants a password); unpack it yourself"
@@ -221,6 +222,16 @@ def _zip_members(path: Path, label: str) -> Generator[_Member, None, None]:
                 raise _describe_special(name, "link" if stat.S_ISLNK(mode) else "device", label)
             with archive.open(info) as content:
                 yield _Member(name=name, content=content)
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """Gives the name as its writer meant it: many write UTF-8 without saying so."""
+    if info.flag_bits & _ZIP_UTF8_FLAG:
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return info.filename
 
 
 class _StrictTarInfo(tarfile.TarInfo):

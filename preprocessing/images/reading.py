@@ -5,7 +5,6 @@ BMP, PNG, TIFF and JPEG, told apart by their content and never by their name. Th
 """
 
 import stat
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -79,12 +78,11 @@ def read_slice(path: Path) -> npt.NDArray[np.uint8]:
     return decode_slice(_read_bytes(path), source=str(path))
 
 
-def read_mask(path: Path, *, foreground: Sequence[int] | None = None) -> npt.NDArray[np.uint8]:
+def read_mask(path: Path) -> npt.NDArray[np.uint8]:
     """Reads a mask from a file.
 
     Args:
         path: a BMP, PNG or TIFF file.
-        foreground: as for `decode_mask`.
 
     Returns:
         [height, width] uint8 in {0, 1}; 1 is lung.
@@ -92,7 +90,22 @@ def read_mask(path: Path, *, foreground: Sequence[int] | None = None) -> npt.NDA
     Raises:
         UnreadableImageError: if the file cannot be read or used.
     """
-    return decode_mask(_read_bytes(path), source=str(path), foreground=foreground)
+    return decode_mask(_read_bytes(path), source=str(path))
+
+
+def read_labels(path: Path) -> npt.NDArray[np.uint8]:
+    """Reads a mask of several labels from a file.
+
+    Args:
+        path: a BMP, PNG or TIFF file.
+
+    Returns:
+        [height, width] uint8, the gray values as they are.
+
+    Raises:
+        UnreadableImageError: if the file cannot be read or used, or is lossy.
+    """
+    return _decode(_read_bytes(path), source=str(path), must_be_lossless=True)
 
 
 def is_image(beginning: bytes) -> bool:
@@ -124,16 +137,12 @@ def decode_slice(data: bytes, *, source: str) -> npt.NDArray[np.uint8]:
     return _decode(data, source=source, must_be_lossless=False)
 
 
-def decode_mask(
-    data: bytes, *, source: str, foreground: Sequence[int] | None = None
-) -> npt.NDArray[np.uint8]:
+def decode_mask(data: bytes, *, source: str) -> npt.NDArray[np.uint8]:
     """Decodes a mask.
 
     Args:
-        data: a whole BMP, PNG or TIFF file.
+        data: a whole BMP, PNG or TIFF file whose gray values are 0 and 255, or 0 and 1.
         source: its name, for messages.
-        foreground: the gray values that are lung, of a mask with several labels; all others are
-            background. None: the gray values must be 0 and 255, or 0 and 1.
 
     Returns:
         [height, width] uint8 in {0, 1}; 1 is lung.
@@ -143,10 +152,6 @@ def decode_mask(
             is a JPEG.
     """
     gray_values = _decode(data, source=source, must_be_lossless=True)
-    if foreground is not None:
-        is_label = np.zeros(256, np.uint8)
-        is_label[list(foreground)] = IMAGE_SPEC.lung_label
-        return is_label[gray_values]
     brightest = gray_values.max()
     is_lung = gray_values == brightest if brightest else np.zeros(gray_values.shape, np.bool_)
     is_binary = np.count_nonzero(is_lung) == np.count_nonzero(gray_values)

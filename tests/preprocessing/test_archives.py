@@ -375,3 +375,15 @@ def test_unpacking_is_reported(tmp_path, out):
         report=lambda *values: reports.append(values),
     )
     assert reports == [("unpack", 2100, None), ("unpack", 3000, None)]
+
+
+@pytest.mark.parametrize(
+    ("stored", "name"),
+    [("Müller/ж.bmp".encode(), "Müller/ж.bmp"), (b"M\x81ller.bmp", "Müller.bmp")],
+)
+def test_names_of_a_zip_that_does_not_say_its_encoding_are_read(tmp_path, out, stored, name):
+    placeholder = "x" * len(stored)
+    path = make_zip(tmp_path / "a.zip", {placeholder: b"1"})
+    path.write_bytes(path.read_bytes().replace(placeholder.encode(), stored))
+    unpack_all(path, out)
+    assert files_in(out) == {name: b"1"}

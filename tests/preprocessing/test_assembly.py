@@ -53,7 +53,12 @@ def write_shards(pairs, folder):
 
 def assemble(reports, folder):
     write_manifest(
-        ("dataset", reports), folder=str(folder), refused=(), options={}, split_by="patient"
+        ("dataset", reports),
+        folder=str(folder),
+        refused=(),
+        skipped=(),
+        options={},
+        split_by="patient",
     )
 
 

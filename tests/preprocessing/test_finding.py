@@ -1,5 +1,6 @@
 import io
 import os
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,11 @@ def find(folder, *, leave_out=()):
 
 
 def paths_in(folder, **options):
-    return [file.path for file in find(folder, **options).files]
+    return paths(find(folder, **options).files)
+
+
+def paths(files):
+    return [file.path for file in files]
 
 
 def touch(folder, *names):
@@ -29,7 +34,7 @@ def test_files_are_found_in_subfolders_with_their_sizes(tmp_path):
     found = find(tmp_path)
     assert [file.path for file in found.files] == ["a/c.PNG", "a/d.x.TIF", "b.bmp", "e.jpeg"]
     assert found.files[0] == FoundFile(path="a/c.PNG", num_bytes=5)
-    assert found.skipped == ("n.txt",)
+    assert paths(found.skipped) == ["n.txt"]
 
 
 @pytest.mark.parametrize(
@@ -57,13 +62,13 @@ def test_images_are_known_by_their_content_too(tmp_path, kind, name):
     (tmp_path / "empty.dat").write_bytes(b"")
     found = find(tmp_path)
     assert [file.path for file in found.files] == [name]
-    assert found.skipped == ("BMW", "empty.dat", "notes")
+    assert paths(found.skipped) == ["BMW", "empty.dat", "notes"]
 
 
 def test_pipe_with_another_name_is_skipped_and_not_waited_for(tmp_path):
     touch(tmp_path, "a.bmp")
     os.mkfifo(tmp_path / "pipe")
-    assert find(tmp_path).skipped == ("pipe",)
+    assert paths(find(tmp_path).skipped) == ["pipe"]
 
 
 def test_file_that_may_not_be_opened_is_skipped(tmp_path, monkeypatch):
@@ -76,7 +81,7 @@ def test_file_that_may_not_be_opened_is_skipped(tmp_path, monkeypatch):
         return opened(path, *arguments)
 
     monkeypatch.setattr(Path, "open", deny)
-    assert find(tmp_path).skipped == ("secret",)
+    assert paths(find(tmp_path).skipped) == ["secret"]
 
 
 def test_masks_below_the_slices_are_not_slices(tmp_path):
@@ -84,11 +89,19 @@ def test_masks_below_the_slices_are_not_slices(tmp_path):
     assert paths_in(tmp_path, leave_out=(tmp_path / "masks", tmp_path / "out")) == ["a.bmp"]
 
 
-def test_links_to_folders_are_told_and_not_followed(tmp_path):
-    touch(tmp_path, "a.bmp")
+def test_links_to_folders_are_followed(tmp_path):
+    touch(tmp_path, "archive/P1/a.bmp", "curated/b.bmp")
+    (tmp_path / "curated" / "P1").symlink_to(tmp_path / "archive" / "P1")
+    found = find(tmp_path / "curated")
+    assert (paths(found.files), found.skipped) == (["P1/a.bmp", "b.bmp"], ())
+
+
+def test_folder_is_not_read_twice_and_the_link_is_told(tmp_path):
+    touch(tmp_path, "p/a.bmp")
     (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "q").symlink_to(tmp_path / "p")
     found = find(tmp_path)
-    assert ([file.path for file in found.files], found.skipped) == (["a.bmp"], ("loop/",))
+    assert (paths(found.files), paths(found.skipped)) == (["p/a.bmp"], ["loop/", "q/"])
 
 
 def test_link_to_nowhere_is_found_and_left_to_the_worker_to_refuse(tmp_path):
@@ -112,8 +125,17 @@ def test_file_in_place_of_a_folder_is_named(tmp_path):
 def test_folder_without_slices_says_what_it_holds(tmp_path):
     with pytest.raises(PreprocessingError, match=r"PNG, TIFF or JPEG file \(it is empty\); point"):
         find(tmp_path)
-    touch(tmp_path, "a.dcm", "b.dcm")
-    with pytest.raises(PreprocessingError, match=r"JPEG file \(it holds a.dcm, b.dcm\); point"):
+    touch(tmp_path, "a.txt")
+    with pytest.raises(
+        PreprocessingError, match=r"JPEG file \(it holds a.txt\); point it to the f"
+    ):
+        find(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["b.dcm", "c.NII.GZ"])
+def test_folder_of_volumes_says_how_to_export_them(tmp_path, name):
+    touch(tmp_path, "a.txt", name)
+    with pytest.raises(PreprocessingError, match="; export DICOM or NIfTI as 8-bit BMP or PNG fi"):
         find(tmp_path)
 
 
@@ -139,12 +161,11 @@ def test_spellings_of_a_name_are_one():
 
 def test_files_that_differ_in_extension_or_case_are_all_told(tmp_path):
     files = [FoundFile(path=path, num_bytes=0) for path in ("a.bmp", "a.png", "B.bmp", "b.bmp")]
-    names = {file.path: file.name for file in files}
     with pytest.raises(
         PreprocessingError,
         match="in nothing but extension or case: a.bmp and a.png, B.bmp and b.bmp; expected one",
     ):
-        by_unified_name(files, names, folder=tmp_path)
+        by_unified_name(files, attrgetter("name"), folder=tmp_path)
 
 
 def test_long_lists_are_shortened():

@@ -112,9 +112,33 @@ def test_mark_of_a_mask_can_be_a_folder(folders):
 @pytest.mark.parametrize(("images", "kind"), [(["a.bmp"], "mask"), (["a_mask.bmp"], "slice")])
 def test_one_folder_without_slices_or_masks_asks_for_the_pattern(folders, images, kind):
     with pytest.raises(
-        PreprocessingError, match=rf"none of 1 files below .* is a {kind} \(such as {images[0]}\): "
+        PreprocessingError,
+        match=rf"none of 1 files below .* is a {kind} \(such as {images[0]}\); expected both, told",
     ):
         folders(images)
+
+
+def test_file_that_is_no_image_is_the_partner_if_there_is_no_other(folders):
+    found = folders(["a.bmp", "b.gif", "c.bmp", "c.txt", "n.txt"], ["a", "b.bmp", "c.bmp"])
+    assert names_of(found) == [
+        ("a", "a.bmp", "a"),
+        ("b", "b.gif", "b.bmp"),
+        ("c", "c.bmp", "c.bmp"),
+    ]
+    assert (found.orphans, found.skipped) == ((), ("images/c.txt", "images/n.txt"))
+
+
+def test_slices_with_a_mark_of_their_own_are_paired(folders):
+    found = folders(["P1_z1_ct.bmp", "P1_z2_img.bmp"], ["P1_z1_mask.bmp", "P1_z2_img.bmp"])
+    assert names_of(found) == [
+        ("P1_z1", "P1_z1_ct.bmp", "P1_z1_mask.bmp"),
+        ("P1_z2", "P1_z2_img.bmp", "P1_z2_img.bmp"),
+    ]
+
+
+def test_slice_of_another_number_is_never_proposed(folders):
+    found = folders(["P1_z000.bmp", "b.bmp"], ["P1_z080.bmp", "b.bmp"])
+    assert found.orphans[0].reason == "has no mask P1_z000.bmp; add it or remove the slice"
 
 
 def test_two_slices_of_one_name_are_both_named(folders):

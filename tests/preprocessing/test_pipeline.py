@@ -144,8 +144,11 @@ def test_split_by_slice_on_demand_is_told_too(pairs, caplog):
 
 def test_skipped_files_are_told(pairs, caplog):
     (pairs.images / "Thumbs.txt").write_text("")
-    run(make_config(pairs))
-    assert f"skipped in {pairs.images}, no images: Thumbs.txt" in caplog.text
+    dataset = run(make_config(pairs)).dataset
+    assert (
+        "skipped 1 files that are no images, listed in dataset.json: images/Thumbs" in caplog.text
+    )
+    assert dataset.skipped == ("images/Thumbs.txt",)
 
 
 def damage(pairs):
@@ -204,8 +207,8 @@ def test_files_without_a_partner_end_the_job_before_it_starts(pairs, monkeypatch
     monkeypatch.setattr(pipeline, "_run_pipeline", None)
     with pytest.raises(
         PreprocessingError,
-        match="2 files have no partner, so nothing was written: .*images/P1_z000.bmp has no mask "
-        "P1_z000.bmp .*; all are listed in .*dataset.refused.txt; mend them, or pass --allow-orph",
+        match="files without a partner: 2, so nothing was written; first: .*images/P1_z000.bmp has "
+        "no mask P1_z000.bmp; .*; all are listed in .*refused.txt; mend them, or pass --allow-orph",
     ):
         run(make_config(pairs))
     lines = pairs.out.with_name("dataset.refused.txt").read_text().splitlines()
@@ -246,6 +249,39 @@ def test_labels_that_are_lung_can_be_named(pairs):
         stored = np.asarray(Image.open(pairs.masks / f"{example['slice_id'].numpy().decode()}.bmp"))
         np.testing.assert_array_equal(example["mask"][..., 0], stored == 2)
     assert summary.dataset.options["mask_foreground"] == [2]
+
+
+def test_labels_that_occur_nowhere_are_told(pairs, caplog):
+    run(make_config(pairs, mask_foreground=(255, 7)))
+    assert (
+        "--mask-foreground 255,7: no mask holds [7]; the masks hold [0, 255]; correct the labels"
+    ) in caplog.text
+
+
+def test_masks_without_any_of_the_labels_end_the_job(pairs):
+    with pytest.raises(
+        PreprocessingError, match="masks in which lung is --mask-foreground 7 and background is not"
+    ):
+        run(make_config(pairs, mask_foreground=(7,)))
+
+
+def test_equal_slices_of_two_patients_are_said_loudly(pairs, caplog):
+    run(make_config(pairs))
+    assert "EQUAL SLICES" not in caplog.text
+    for number in range(3):
+        shutil.copy(pairs.images / f"P0_z00{number}.bmp", pairs.images / f"P3_z00{number}.bmp")
+    run(make_config(pairs, overwrite=True))
+    assert "EQUAL SLICES OF TWO PATIENTS: 3 slices equal those of another patient" in caplog.text
+    assert "P0_z000" in caplog.text
+
+
+def test_equal_slices_of_one_patient_and_flat_ones_are_no_matter(pairs, caplog):
+    shutil.copy(pairs.images / "P0_z000.bmp", pairs.images / "P0_z001.bmp")
+    for patient in (1, 2):
+        flat = np.zeros((12, 10), np.uint8)
+        Image.fromarray(flat).save(pairs.images / f"P{patient}_z000.bmp")
+    run(make_config(pairs))
+    assert "EQUAL SLICES" not in caplog.text
 
 
 def test_raw_records_hold_the_same_pixels(pairs):

@@ -25,9 +25,22 @@ def test_table_says_who_is_in_which_split(read):
     assert pinned.sha256 == hashlib.sha256(content.encode()).hexdigest()
 
 
-def test_table_of_a_spreadsheet_with_other_columns_is_read(read):
-    pinned = read("\ufeffsplit,age,patient_id\r\ntrain,61,P1\r\n")
-    assert pinned.splits == {"p1": "train"}
+@pytest.mark.parametrize(
+    "content",
+    [
+        "\ufeffsplit,age,patient_id\r\ntrain,61,P1\r\n",
+        "\ufeffSplit;Age;Patient_ID\r\ntrain;61;P1\r\n",
+        "sep=;\nsplit;patient_id\ntrain;P1\n",
+        "split\tpatient_id\ntrain\tP1\n".encode("utf-16"),
+    ],
+)
+def test_table_of_a_spreadsheet_is_read(read, content):
+    assert read(content).splits == {"p1": "train"}
+
+
+def test_line_is_counted_from_the_top_of_the_file(read):
+    with pytest.raises(PreprocessingError, match="line 3, puts 'P1' into 'test'"):
+        read("sep=;\npatient_id;split\nP1;test\n")
 
 
 def test_table_of_slices_is_read(read):
@@ -37,15 +50,16 @@ def test_table_of_slices_is_read(read):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "has the columns none; expected patient_id,split in its first line"),
-        ("patient_id;split\nP1;train\n", "has the columns patient_id;split; expected"),
-        ("slice_id,split\na,train\n", "has the columns slice_id, split; expected patient_id,split"),
+        ("", "has the columns none; expected patient_id,split .* in its first line"),
+        ("patient;split\nP1;train\n", "has the columns patient, split; expected patient_id,spl"),
+        ("slice_id,split\na,train\n", r"expected patient_id,split \(with --split-by slice: sli"),
+        (b"PK\x03\x04....", "is a workbook of a spreadsheet; expected a table as text; save it as"),
         ("patient_id,split\nP1,test\n", "line 2, puts 'P1' into 'test'; expected a name and train"),
         ("patient_id,split\n,train\n", "line 2, puts '' into 'train'; expected a name"),
         ("patient_id,split\nP1\n", "line 2, puts 'P1' into ''; expected"),
         ("patient_id,split\nP1,train\np1,validation\n", "line 3, puts p1 into validation, and an"),
         ('patient_id,split\n"P1"x,train\n', "line 2, is no row of a table"),
-        (b"\xff\xfe", "cannot be read .*utf-8.*; expected a table as UTF-8 text"),
+        (b"\xff\xff", "cannot be read .*utf-8.*; expected a table as UTF-8 text"),
         ("{}", "is not a dataset of this project"),
     ],
 )

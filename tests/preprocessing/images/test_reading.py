@@ -12,6 +12,7 @@ from preprocessing.images.reading import (
     decode_mask,
     decode_slice,
     is_image,
+    read_labels,
     read_mask,
     read_slice,
 )
@@ -136,15 +137,13 @@ def test_jpeg_is_a_slice_but_no_mask():
     assert "is a JPEG, which changes gray values; expected a lossless format for a mask" in reason
 
 
-@pytest.mark.parametrize(
-    ("foreground", "expected"),
-    [((1,), [0, 1, 0, 0]), ((3, 4), [0, 0, 1, 1]), ((200,), [0, 0, 0, 0])],
-)
-def test_labels_that_are_lung_can_be_named(foreground, expected):
-    data = encode(np.array([[0, 1, 3, 4]], np.uint8))
-    mask = decode_mask(data, source="a", foreground=foreground)
-    assert mask.dtype == np.uint8
-    np.testing.assert_array_equal(mask, [expected])
+def test_labels_are_read_as_they_are(tmp_path):
+    pixels = np.array([[0, 1, 3, 4]], np.uint8)
+    (tmp_path / "a.png").write_bytes(encode(pixels, kind="PNG"))
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.png"), pixels)
+    (tmp_path / "a.jpg").write_bytes(encode(GRAY, kind="JPEG"))
+    with pytest.raises(UnreadableImageError, match="is a JPEG, which changes gray values"):
+        read_labels(tmp_path / "a.jpg")
 
 
 @pytest.mark.parametrize("kind", ["BMP", "PNG", "TIFF", "JPEG"])
