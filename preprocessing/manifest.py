@@ -171,8 +171,9 @@ class DatasetManifest:
         try:
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError as error:
+            found = f"holds no {FILENAME}" if dataset_dir.exists() else "does not exist"
             raise ManifestError(
-                f"{dataset_dir} holds no {FILENAME}, so it is not a whole dataset; "
+                f"{dataset_dir} {found}, so it is not a whole dataset; "
                 "write one with `make tfrecords IMAGES=… MASKS=… OUT=…`"
             ) from error
         except OSError as error:

@@ -95,7 +95,8 @@ def describe_dataset(dataset_dir: Path, dataset: DatasetManifest) -> list[str]:
         f"options: {options_text(dataset.options)}",
         f"versions: {options_text(dataset.versions)}",
         "",
-        *_refused(dataset),
+        *_listed("refused files", [f"{entry.file} {entry.reason}" for entry in dataset.refused]),
+        *_listed("skipped files, no images", dataset.skipped),
     ]
 
 
@@ -193,16 +194,13 @@ def _shard_table(dataset: DatasetManifest) -> list[str]:
     return _cut(("shard", "slices", "MiB"), rows, right=(1, 2))
 
 
-def _refused(dataset: DatasetManifest) -> list[str]:
-    if not dataset.refused:
-        return ["refused files: none"]
+def _listed(title: str, entries: Sequence[str]) -> list[str]:
+    if not entries:
+        return [f"{title}: none"]
     return [
-        f"refused files: {len(dataset.refused)}",
-        *(
-            f"{_GAP}{printable(entry.file)} {printable(entry.reason)}"
-            for entry in dataset.refused[:MAX_REFUSED]
-        ),
-        *_more(len(dataset.refused) - MAX_REFUSED, f"in {FILENAME}"),
+        f"{title}: {len(entries)}",
+        *(f"{_GAP}{printable(entry)}" for entry in entries[:MAX_REFUSED]),
+        *_more(len(entries) - MAX_REFUSED, f"in {FILENAME}"),
     ]
 
 

@@ -63,6 +63,11 @@ def test_folder_without_manifest_is_no_dataset(tmp_path):
         DatasetManifest.load(tmp_path)
 
 
+def test_folder_that_does_not_exist_is_no_dataset(tmp_path):
+    with pytest.raises(ManifestError, match="none does not exist, so it is not a whole dataset"):
+        DatasetManifest.load(tmp_path / "none")
+
+
 def test_manifest_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / FILENAME).mkdir()
     with pytest.raises(ManifestError, match="dataset.json cannot be read: "):

@@ -55,7 +55,7 @@ def test_missing_shard_is_an_error_after_the_tables_and_no_page_is_written(tiny,
     page = tmp_path / "page.html"
     assert inspect(tiny, "--gallery", page) == 1
     out, err = capsys.readouterr()
-    assert out.endswith("refused files: none\n")
+    assert out.endswith("refused files: none\nskipped files, no images: none\n")
     first, second = err.splitlines()
     assert first.startswith(f"error: {tiny.path()} is missing; ")
     assert second == f"error: so {page} was not written"
