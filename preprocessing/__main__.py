@@ -9,6 +9,7 @@ if __name__ == "__main__":
 import argparse
 import errno
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -442,4 +443,9 @@ if __name__ == "__main__":
     # A container is stopped with SIGTERM: end as on Ctrl-C, and leave nothing half-done behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, _on_ctrl_c)
-    sys.exit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    if status:
+        # Threads of an engine that was interrupted or failed may never end; Python would wait.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)

@@ -7,6 +7,7 @@ import fcntl
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,11 @@ from pathlib import Path
 from preprocessing import manifest
 from preprocessing.errors import PreprocessingError
 from preprocessing.publish import sync
+
+REMOVE_TIMEOUT_S = 5.0
+"""A worker notices within one slice that its folder is gone."""
+
+REMOVE_PAUSE_S = 0.01
 
 _SHARD_NAME = re.compile(r"(train|validation)-\d{5}-of-\d{5}\.tfrecord")
 
@@ -78,7 +84,7 @@ def staging_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
         finally:
             # Once it is published, a folder of this name is that of another run.
             if is_named(descriptor, staging):
-                shutil.rmtree(staging, ignore_errors=True)
+                _remove(staging)
     finally:
         os.close(descriptor)
 
@@ -138,6 +144,14 @@ def is_named(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
         return False
+
+
+def _remove(staging: Path) -> None:
+    """Removes a folder to which a worker of an interrupted engine may still be writing."""
+    deadline = time.monotonic() + REMOVE_TIMEOUT_S
+    while staging.exists() and time.monotonic() < deadline:
+        shutil.rmtree(staging, ignore_errors=True)
+        time.sleep(REMOVE_PAUSE_S)
 
 
 def _is_shard(name: str) -> bool:

@@ -241,12 +241,15 @@ def _read_channels(data: bytes, header: _Header) -> tuple[int, int, int, int]:
         header.num_header_bytes >= _ALPHA_HEADER_BYTES or header.compression == _ALPHA_BITFIELDS
     )
     alpha = struct.unpack_from("<I", data, offset + 12)[0] if has_alpha else 0
-    for mask in (red, green, blue):
-        if not 1 <= mask.bit_count() <= 8 or not _is_one_block(mask) or mask >> header.bits:
-            raise RefusedError(
-                f"is a BMP of {header.bits} bits whose channels take the bits {red:#x}, {green:#x} "
-                f"and {blue:#x}; expected 1 to 8 neighboring bits each; {MEND}"
-            )
+    are_blocks = all(
+        1 <= mask.bit_count() <= 8 and _is_one_block(mask) for mask in (red, green, blue)
+    )
+    if not are_blocks or (red | green | blue | alpha) >> header.bits:
+        raise RefusedError(
+            f"is a BMP of {header.bits} bits whose channels take the bits {red:#x}, {green:#x}, "
+            f"{blue:#x} and {alpha:#x} for transparency; expected 1 to 8 neighboring bits for each "
+            f"color, all within a pixel; {MEND}"
+        )
     return red, green, blue, alpha
 
 

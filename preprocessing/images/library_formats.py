@@ -179,6 +179,10 @@ def _damage_told(kind: str) -> Iterator[None]:
 def _gray_values(image: Image.Image, *, kind: str) -> npt.NDArray[np.uint8]:
     if image.mode in ("1", "L") and "transparency" not in image.info:
         return np.asarray(image.convert("L"))
+    if image.mode == "RGB" and "transparency" not in image.info:
+        colors = np.asarray(image)
+        check_gray(colors)
+        return np.ascontiguousarray(colors[..., 0])
     rgba = np.asarray(image.convert("RGBA"))
     alpha = rgba[..., 3]
     if alpha.min() != alpha.max():

@@ -154,3 +154,30 @@ def test_help_of_each_verb_explains_it(capsys):
         with pytest.raises(SystemExit, match="0"):
             main([verb, "--help"])
         assert explained in capsys.readouterr().out
+
+
+THREAD_THAT_NEVER_ENDS = """
+import runpy, sys, threading
+from preprocessing import pipeline
+
+def run(*_, **__):
+    threading.Thread(target=threading.Event().wait).start()
+    raise KeyboardInterrupt
+
+pipeline.run = run
+sys.argv[0] = "preprocessing"
+runpy.run_module("preprocessing", run_name="__main__")
+"""
+
+
+def test_threads_of_an_engine_do_not_keep_an_interrupted_command(pairs):
+    folders = ["--images", pairs.images, "--masks", pairs.masks, "--out", pairs.out]
+    done = subprocess.run(
+        [sys.executable, "-c", THREAD_THAT_NEVER_ENDS, "tfrecords", *folders],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 130
+    assert done.stderr == "error: interrupted; nothing was published\n"

@@ -1,4 +1,5 @@
 import os
+import threading
 
 import pytest
 
@@ -147,3 +148,20 @@ def test_folder_published_before_it_was_locked_is_not_touched(tmp_path, monkeypa
     monkeypatch.setattr(staging.fcntl, "flock", publish_first)
     with pytest.raises(PreprocessingError, match="another run is writing"):
         write_new(out)
+
+
+def test_folder_to_which_a_worker_still_writes_is_removed(tmp_path):
+    def write_on(folder):
+        for number in range(1000):
+            try:
+                (folder / f"{number}.progress").write_bytes(b"x" * 1000)
+            except FileNotFoundError:
+                return
+
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012, the thread belongs to the block
+        with staging_folder(tmp_path / "out", overwrite=False) as staging:
+            worker = threading.Thread(target=write_on, args=(staging,))
+            worker.start()
+            raise KeyboardInterrupt
+    worker.join()
+    assert list(tmp_path.iterdir()) == []

@@ -140,6 +140,13 @@ def test_channels_that_make_no_sense_are_refused(encode_bmp, channels):
     assert f"whose channels take the bits {channels[0]:#x}" in reason_of(data)
 
 
+def test_transparency_beyond_the_pixel_is_refused(encode_bmp):
+    data = encode_bmp(
+        np.zeros((2, 3)), bits=16, compression=6, channels=(*RGB_555, 0x370000), num_header_bytes=40
+    )
+    assert "and 0x370000 for transparency; expected" in reason_of(data)
+
+
 @pytest.mark.parametrize(("num_header_bytes", "compression"), [(40, 6), (108, 3)])
 def test_transparency_is_refused_if_it_varies(encode_bmp, num_header_bytes, compression):
     pixels = GRAY.astype(np.uint32) * 0x010101 | 0x80000000
