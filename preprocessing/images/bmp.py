@@ -268,21 +268,31 @@ def _decode_channels(
 ) -> npt.NDArray[np.uint8]:
     """Gives gray values of [height, width] pixels of 16 or 32 bits.
 
-    Where green has more bits than red and blue (5, 6, 5), a gray is one in the bits that all have,
-    and the channel with the most bits gives its value.
+    Where green has more bits than red and blue (5, 6, 5), a gray is one as far as rounding to so
+    few bits goes, and the channel with the most bits gives its value.
     """
     alpha = masks[3]
     if alpha and (pixels & alpha != pixels[0, 0] & alpha).any():
         raise RefusedError(f"is a BMP that is transparent in parts; {MEND}")
-    channels = [((pixels & mask) >> _shift(mask)).astype(np.uint8) for mask in masks[:3]]
     bits = [mask.bit_count() for mask in masks[:3]]
-    common = [channel >> depth - min(bits) for channel, depth in zip(channels, bits, strict=True)]
-    if not (np.array_equal(common[0], common[1]) and np.array_equal(common[1], common[2])):
-        scaled = [_to_8_bits(each, depth) for each, depth in zip(channels, bits, strict=True)]
-        is_color = (common[0] != common[1]) | (common[1] != common[2])
-        check_gray(np.stack(scaled, axis=-1)[is_color])
-    finest = bits.index(max(bits))
-    return _to_8_bits(channels[finest], bits[finest])
+    colors = np.stack(
+        [
+            _to_8_bits(((pixels & mask) >> _shift(mask)).astype(np.uint8), depth)
+            for mask, depth in zip(masks[:3], bits, strict=True)
+        ],
+        axis=-1,
+    )
+    finest, coarsest = max(bits), min(bits)
+    # Half a step of each, if they are not of one size; cut off instead of rounded, a whole one.
+    tolerance = 0 if finest == coarsest else _step(finest) + _step(coarsest)
+    spread = colors.max(axis=-1).astype(int) - colors.min(axis=-1)
+    check_gray(colors[spread > tolerance])
+    return colors[..., bits.index(finest)]
+
+
+def _step(bits: int) -> int:
+    """Gives the difference of two neighboring values, in gray values, rounded up."""
+    return -(-255 // (2**bits - 1))
 
 
 def _to_8_bits(values: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:

@@ -22,12 +22,27 @@ _PNG_END = b"IEND"
 _PNG_CHUNK_BYTES = 12
 """Length, name and checksum of a chunk."""
 
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""By color type: gray, color, palette, gray with alpha, color with alpha."""
+
+_PNG_PASSES = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
+"""First column, first row and steps of each pass of an interlaced PNG (section 8.2)."""
+
 _MAX_BITS = 8
 _UNSIGNED = 1
 _STRIP_TAGS = (
     (TiffImagePlugin.STRIPOFFSETS, TiffImagePlugin.STRIPBYTECOUNTS),
     (TiffImagePlugin.TILEOFFSETS, TiffImagePlugin.TILEBYTECOUNTS),
 )
+_MAX_8_BIT_COLOR = 255
 _LOSSY_TIFF_COMPRESSIONS = ("tiff_jpeg", "jpeg", "webp", "jpeg2000")
 
 # Pillow remarks on odd metadata, which is of no use to anybody; what matters, it raises.
@@ -68,14 +83,20 @@ def decode_png(data: bytes) -> npt.NDArray[np.uint8]:
             than 8 bits a channel.
     """
     try:
-        width, height, bit_depth = struct.unpack_from(">IIB", data, 16)
+        width, height, bit_depth, color_type, _, _, is_interlaced = struct.unpack_from(
+            ">IIBBBBB", data, 16
+        )
     except struct.error as error:
         raise RefusedError(
             f"is a truncated PNG: it ends inside of its header, after {len(data)} bytes; {MEND}"
         ) from error
     check_size(width, height)
     _check_bits(bit_depth, kind="PNG")
-    _check_chunks(data)
+    packed = _read_pixel_chunks(data)
+    row_bits = bit_depth * _PNG_CHANNELS.get(color_type, 1)
+    _check_pixel_bytes(
+        packed, width=width, height=height, row_bits=row_bits, is_interlaced=bool(is_interlaced)
+    )
     with _damage_told("PNG"):
         image = PngImagePlugin.PngImageFile(io.BytesIO(data))
         _check_single(image, kind="PNG")
@@ -113,6 +134,7 @@ def decode_tiff(data: bytes, *, must_be_lossless: bool) -> npt.NDArray[np.uint8]
             )
         _check_single(image, kind="TIFF")
         _check_length(image, data)
+        _check_colormap(image)
         image.load()  # turns it, too
         return _gray_values(image, kind="TIFF")
 
@@ -140,9 +162,10 @@ def decode_jpeg(data: bytes) -> npt.NDArray[np.uint8]:
         return _gray_values(ImageOps.exif_transpose(image), kind="JPEG")
 
 
-def _check_chunks(data: bytes) -> None:
-    """Compares the checksums of a PNG, which Pillow does not do for pixels."""
+def _read_pixel_chunks(data: bytes) -> bytes:
+    """Gives the compressed pixels; compares checksums, which Pillow does not do for pixels."""
     position, kind = len(PNG_MAGIC), b""
+    packed = []
     while kind != _PNG_END:
         if position + _PNG_CHUNK_BYTES > len(data):
             raise RefusedError(f"is a truncated PNG: its end is missing; copy it again, or {MEND}")
@@ -159,7 +182,34 @@ def _check_chunks(data: bytes) -> None:
                 f"is a damaged PNG: a checksum does not match after byte {position}; copy it "
                 f"again, or {MEND}"
             )
+        if kind == b"IDAT":
+            packed.append(data[position + 8 : end])
         position = end + 4
+    return b"".join(packed)
+
+
+def _check_pixel_bytes(
+    packed: bytes, *, width: int, height: int, row_bits: int, is_interlaced: bool
+) -> None:
+    """Looks whether all rows are there; Pillow takes missing ones for black."""
+    passes = _PNG_PASSES if is_interlaced else ((0, 0, 1, 1),)
+    expected_bytes = 0
+    for left, top, step_x, step_y in passes:
+        columns, rows = -(-(width - left) // step_x), -(-(height - top) // step_y)
+        if columns > 0:
+            expected_bytes += max(0, rows) * (1 + (columns * row_bits + 7) // 8)
+    try:
+        # No more than that is unpacked, however much there is.
+        found = len(zlib.decompressobj().decompress(packed, expected_bytes))
+    except zlib.error as error:
+        raise RefusedError(
+            f"is a damaged or truncated PNG ({error}); copy it again, or {MEND}"
+        ) from error
+    if found < expected_bytes:
+        raise RefusedError(
+            f"is a damaged or truncated PNG: its pixels take {found} bytes unpacked; expected "
+            f"{expected_bytes}; copy it again, or {MEND}"
+        )
 
 
 @contextmanager
@@ -179,6 +229,8 @@ def _damage_told(kind: str) -> Iterator[None]:
 def _gray_values(image: Image.Image, *, kind: str) -> npt.NDArray[np.uint8]:
     if image.mode in ("1", "L") and "transparency" not in image.info:
         return np.asarray(image.convert("L"))
+    if image.mode == "P":
+        _check_palette(image, kind=kind)
     if image.mode == "RGB" and "transparency" not in image.info:
         colors = np.asarray(image)
         check_gray(colors)
@@ -189,6 +241,27 @@ def _gray_values(image: Image.Image, *, kind: str) -> npt.NDArray[np.uint8]:
         raise RefusedError(f"is a {kind} that is transparent in parts; {MEND}")
     check_gray(rgba[..., :3])
     return np.ascontiguousarray(rgba[..., 0])
+
+
+def _check_palette(image: Image.Image, *, kind: str) -> None:
+    """Refuses what Pillow takes for black: colors that the palette does not have."""
+    num_colors = len(image.getpalette() or ()) // 3
+    highest = int(np.asarray(image).max())
+    if highest >= num_colors:
+        raise RefusedError(
+            f"is a {kind} that uses color {highest} of its palette, which has {num_colors} colors; "
+            f"{MEND}"
+        )
+
+
+def _check_colormap(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Refuses a palette of 8-bit colors in fields of 16 bits, which would be read as black."""
+    colors = image.tag_v2.get(TiffImagePlugin.COLORMAP, ())
+    if colors and 0 < max(colors) <= _MAX_8_BIT_COLOR:
+        raise RefusedError(
+            f"is a TIFF whose palette goes to {max(colors)}; expected colors from 0 to 65535; "
+            f"{MEND}"
+        )
 
 
 def _numbers(image: TiffImagePlugin.TiffImageFile, tag: int) -> Sequence[int]:

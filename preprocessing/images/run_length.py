@@ -16,7 +16,8 @@ _DELTA = 2
 def decode_runs(data: bytes, *, width: int, height: int, bits: int) -> npt.NDArray[np.uint8]:
     """Decodes the pixels of a BMP that is run-length encoded.
 
-    Pixels that the encoder skipped have color 0, as viewers show them.
+    Pixels that the encoder skipped have color 0, as viewers show them. Some encoders fill rows up
+    to four bytes, as without compression; what is beyond the width is left out.
 
     Args:
         data: the file from its first pixel on.
@@ -31,10 +32,11 @@ def decode_runs(data: bytes, *, width: int, height: int, bits: int) -> npt.NDArr
         RefusedError: if runs leave the image, or end before it is complete.
     """
     pixels = bytearray(width * height)
+    padded_width = (width * bits + 31) // 32 * 32 // bits
     column = row = position = 0
     while True:
         if position + 2 > len(data):
-            if row == height or (row == height - 1 and column == width):
+            if row == height or (row == height - 1 and column >= width):
                 break  # complete, though nothing says so
             raise RefusedError(
                 f"is a truncated BMP: its runs end in row {row + 1} of {height}; "
@@ -64,9 +66,10 @@ def decode_runs(data: bytes, *, width: int, height: int, bits: int) -> npt.NDArr
                     f"is a truncated BMP: it ends inside of a run in row {row + 1} of {height}; "
                     f"copy it again, or {MEND}"
                 )
-        _check_place(column + len(run), row, width=width, height=height)
+        _check_place(column + len(run), row, width=padded_width, height=height)
         start = row * width + column
-        pixels[start : start + len(run)] = run
+        shown = run[: max(0, width - column)]
+        pixels[start : start + len(shown)] = shown
         column += len(run)
     return np.frombuffer(pixels, np.uint8).reshape(height, width)
 

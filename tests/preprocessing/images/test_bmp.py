@@ -115,6 +115,7 @@ def test_32_bits_are_read_where_the_file_says_that_the_channels_are(
         (0xFFFF, RGB_565, 255),
         (0x8410, RGB_565, 130),  # green 32 of 63; red and blue 16 of 31
         (0x8430, RGB_565, 134),  # green 33 of 63 differs from them in its last bit only
+        (0xCE99, RGB_565, 210),  # green 52 of 63; 25 of 31 is what 206 was rounded to
     ],
 )
 def test_16_bits_are_scaled_and_gray_in_the_bits_that_all_channels_have(
@@ -280,6 +281,21 @@ def test_rle4_is_read(encode_bmp):
     runs = b"\x03\x12\x00\x03\x34\x50\x00\x00\x05\x77\x00\x01"
     data = encode_bmp(np.zeros((2, 6)), bits=4, compression=2, palette=GRAY_PALETTE[:16], runs=runs)
     np.testing.assert_array_equal(decode_bmp(data), [[7, 7, 7, 7, 7, 0], [1, 2, 1, 3, 4, 5]])
+
+
+@pytest.mark.parametrize(
+    ("bits", "compression", "runs"),
+    [
+        (8, 1, b"\x05\x07\x03\x00\x00\x00\x08\x06\x00\x00\x00\x01"),
+        (4, 2, b"\x05\x77\x03\x00\x00\x00\x08\x66\x00\x00\x00\x01"),
+    ],
+)
+def test_runs_of_rows_that_are_padded_are_read(encode_bmp, bits, compression, runs):
+    palette = GRAY_PALETTE[: 2**bits]
+    data = encode_bmp(
+        np.zeros((2, 5)), bits=bits, compression=compression, palette=palette, runs=runs
+    )
+    np.testing.assert_array_equal(decode_bmp(data), [[6] * 5, [7] * 5])
 
 
 def test_skipped_pixels_of_runs_have_the_first_color(encode_bmp):

@@ -180,6 +180,54 @@ def test_png_with_right_checksums_of_wrong_pixels_is_refused():
     assert "is a damaged or truncated PNG" in reason_of(decode_png, damaged)
 
 
+def rewrite_png(data, **chunks):
+    """Gives a PNG with other chunks of some names, or without them, and right checksums."""
+    position, parts = 8, [data[:8]]
+    while position < len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        content = chunks.get(kind.decode(), data[position + 8 : position + 8 + length])
+        if content is not None:
+            crc = zlib.crc32(kind + content).to_bytes(4)
+            parts.append(len(content).to_bytes(4) + kind + content + crc)
+        position += 12 + length
+    return b"".join(parts)
+
+
+def test_png_whose_last_rows_are_missing_is_refused():
+    rows = b"".join(b"\0" + row.tobytes() for row in GRAY[:-1])
+    data = rewrite_png(encode(GRAY, "PNG"), IDAT=zlib.compress(rows))
+    assert "its pixels take 32 bytes unpacked; expected 40" in reason_of(decode_png, data)
+
+
+def test_interlaced_png_is_read_whole_or_not_at_all():
+    # The passes of 3x3 pixels, those without pixels left out; each row begins with its filter.
+    rows = b"".join(b"\0" + bytes(pixels) for pixels in ([0], [2], [6, 8], [1], [7], [3, 4, 5]))
+    header = struct.pack(">IIBBBBB", 3, 3, 8, 0, 0, 0, 1)
+    whole = rewrite_png(encode(GRAY, "PNG"), IHDR=header, IDAT=zlib.compress(rows))
+    np.testing.assert_array_equal(decode_png(whole), np.arange(9).reshape(3, 3))
+    short = rewrite_png(encode(GRAY, "PNG"), IHDR=header, IDAT=zlib.compress(rows[:-1]))
+    assert "its pixels take 14 bytes unpacked; expected 15" in reason_of(decode_png, short)
+
+
+@pytest.mark.parametrize(("palette", "num_colors"), [(None, 0), (bytes(6), 2)])
+def test_png_with_colors_that_its_palette_does_not_have_is_refused(palette, num_colors):
+    image = Image.fromarray(np.array([[0, 7]], np.uint8))
+    image.putpalette([value for gray in range(8) for value in (gray,) * 3])
+    data = rewrite_png(encode(image, "PNG", bits=8), PLTE=palette)
+    assert f"uses color 7 of its palette, which has {num_colors} colors" in reason_of(
+        decode_png, data
+    )
+
+
+def test_tiff_with_a_palette_of_8_bit_colors_is_refused():
+    image = Image.fromarray(GRAY % 4)
+    image.putpalette([value for gray in range(256) for value in (gray,) * 3])
+    data = bytearray(encode(image, "TIFF"))
+    (offset,) = struct.unpack_from("<I", data, data.index(struct.pack("<HHI", 320, 3, 768)) + 8)
+    struct.pack_into("<768H", data, offset, *(list(range(256)) * 3))
+    assert "is a TIFF whose palette goes to 255; expected" in reason_of(lossless_tiff, bytes(data))
+
+
 def test_png_without_pixels_is_refused():
     data = encode(GRAY, "PNG")
     length = int.from_bytes(data[33:37])
