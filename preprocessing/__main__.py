@@ -8,12 +8,14 @@ if __name__ == "__main__":
 
 import argparse
 import errno
+import io
 import logging
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TextIO, cast
 
 from preprocessing.config import SPLIT_BY_CHOICES, TfrecordsConfig
 from preprocessing.download.config import DownloadConfig
@@ -439,10 +441,30 @@ def _add_download(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         )
 
 
+class _MainThreadOnly(io.TextIOBase):
+    """A stream to which other threads write in vain."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        is_main = threading.current_thread() is threading.main_thread()
+        return self._stream.write(text) if is_main else len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+def _interrupt(*_: object) -> NoReturn:
+    """Ends the run; the engine's threads, which break off, would print how they did."""
+    sys.stderr = cast(TextIO, _MainThreadOnly(sys.stderr))
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
     # A container is stopped with SIGTERM: end as on Ctrl-C, and leave nothing half-done behind.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    signal.signal(signal.SIGINT, _on_ctrl_c)
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, signal.SIG_IGN if _on_ctrl_c is signal.SIG_IGN else _interrupt)
     status = main(sys.argv[1:])
     if status:
         # Threads of an engine that was interrupted or failed may never end; Python would wait.

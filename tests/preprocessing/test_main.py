@@ -157,12 +157,23 @@ def test_help_of_each_verb_explains_it(capsys):
 
 
 THREAD_THAT_NEVER_ENDS = """
-import runpy, sys, threading
+import os, runpy, signal, sys, threading
 from preprocessing import pipeline
 
+def complain(interrupted):
+    interrupted.wait()
+    print("Traceback of an engine", file=sys.stderr, flush=True)
+    threading.Event().wait()
+
 def run(*_, **__):
-    threading.Thread(target=threading.Event().wait).start()
-    raise KeyboardInterrupt
+    interrupted = threading.Event()
+    threading.Thread(target=complain, args=(interrupted,)).start()
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        interrupted.wait(60)
+    finally:
+        interrupted.set()
+        threading.Event().wait(0.5)
 
 pipeline.run = run
 sys.argv[0] = "preprocessing"
@@ -170,7 +181,7 @@ runpy.run_module("preprocessing", run_name="__main__")
 """
 
 
-def test_threads_of_an_engine_do_not_keep_an_interrupted_command(pairs):
+def test_threads_of_an_engine_neither_keep_nor_drown_an_interrupted_command(pairs):
     folders = ["--images", pairs.images, "--masks", pairs.masks, "--out", pairs.out]
     done = subprocess.run(
         [sys.executable, "-c", THREAD_THAT_NEVER_ENDS, "tfrecords", *folders],
@@ -182,3 +193,4 @@ def test_threads_of_an_engine_do_not_keep_an_interrupted_command(pairs):
     assert done.returncode == 130
     # Beam has a word to say where it is loaded before the command sets up the log.
     assert done.stderr.endswith("error: interrupted; nothing was published\n")
+    assert "Traceback" not in done.stderr
