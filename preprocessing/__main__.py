@@ -20,6 +20,7 @@ from typing import Any, NoReturn, TextIO, cast
 from preprocessing.config import SPLIT_BY_CHOICES, TfrecordsConfig
 from preprocessing.download.config import DownloadConfig
 from preprocessing.errors import EngineError
+from preprocessing.finding import printable
 from preprocessing.inspection.config import InspectConfig
 from preprocessing.manifest import DatasetManifest
 from preprocessing.records import ENCODINGS
@@ -85,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
     except (ValueError, OSError, EngineError, ShardWriteError) as error:
         is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         mend = "; make room or choose another --out, then run again" if is_full else ""
-        print(f"error: {error}{mend}", file=sys.stderr)
+        print(f"error: {printable(str(error))}{mend}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("error: interrupted; nothing was published", file=sys.stderr)
@@ -465,6 +466,9 @@ if __name__ == "__main__":
     # A container is stopped with SIGTERM: end as on Ctrl-C, and leave nothing half-done behind.
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, signal.SIG_IGN if _on_ctrl_c is signal.SIG_IGN else _interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        # A name that a terminal cannot show must not end a job that is done.
+        cast(io.TextIOWrapper, stream).reconfigure(errors="backslashreplace")
     status = main(sys.argv[1:])
     if status:
         # Threads of an engine that was interrupted or failed may never end; Python would wait.

@@ -152,7 +152,9 @@ class TfrecordsConfig:
                 f"received mask_foreground {list(foreground)}; expected gray values from 1 to 255 "
                 "that are lung, such as 1,2"
             )
-        if self.image_size is not None and not 1 <= self.image_size**2 <= MAX_PIXELS:
+        if self.image_size is not None and not (
+            self.image_size >= 1 and self.image_size**2 <= MAX_PIXELS
+        ):
             raise ValueError(
                 f"received image_size {self.image_size}; expected height and width in pixels, such "
                 f"as 256, of at most {MAX_PIXELS} pixels in all"

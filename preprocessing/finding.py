@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -65,6 +66,11 @@ def find_files(folder: Path, *, flag: str, leave_out: Collection[Path]) -> Found
     if not folder.is_dir():
         found = "is a file" if folder.exists() else "does not exist"
         raise PreprocessingError(f"{flag} {folder} {found}; expected a folder of image files")
+    if sys.getfilesystemencoding() != "utf-8":
+        raise PreprocessingError(
+            f"this system reads file names as {sys.getfilesystemencoding()}; expected UTF-8, so "
+            "that names are the same on every machine; set PYTHONUTF8=1 or a UTF-8 locale"
+        )
     files: list[FoundFile] = []
     skipped: list[FoundFile] = []
     for path in _walk(folder, leave_out=leave_out, skipped=skipped):
@@ -125,6 +131,18 @@ def shorten(names: Sequence[str]) -> str:
     shown = ", ".join(names[:_NUM_SHOWN])
     num_more = len(names) - _NUM_SHOWN
     return f"{shown} and {num_more} more" if num_more > 0 else shown
+
+
+def printable(text: str) -> str:
+    """Gives a text from outside, such as a file name, as it can be shown.
+
+    Control characters, line ends, marks that turn the direction of writing and undecodable bytes
+    become escapes, such as a backslash and ``x1b``.
+    """
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
 
 
 def _walk(folder: Path, *, leave_out: Collection[Path], skipped: list[FoundFile]) -> Iterable[Path]:

@@ -175,10 +175,11 @@ def _orphans(
     kind, other_kind = ("slice", "mask") if role == "images" else ("mask", "slice")
     other_role = "masks" if role == "images" else "images"
     left_over = [others[name].path for name in sorted(others.keys() - files.keys())]
-    orphans = []
+    orphans: list[RefusedFile] = []
     for name in sorted(files.keys() - others.keys()):
         file = files[name]
-        nearest = _nearest(file.path, left_over[:_MAX_COMPARED])
+        is_compared = len(orphans) < _MAX_COMPARED
+        nearest = _nearest(file.path, left_over[:_MAX_COMPARED]) if is_compared else ""
         meant = f" (is {other_role}/{nearest} meant?)" if nearest else ""
         reason = f"has no {other_kind} {name_of(file)}.bmp{meant}; add it or remove the {kind}"
         orphans.append(RefusedFile(file=f"{role}/{file.path}", reason=reason))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from preprocessing.config import TfrecordsConfig
 from preprocessing.errors import PreprocessingError
-from preprocessing.finding import shorten
+from preprocessing.finding import printable, shorten
 from preprocessing.images.reading import NOT_BINARY
 from preprocessing.manifest import DatasetManifest, RefusedFile
 from preprocessing.publish import write_text
@@ -21,7 +21,7 @@ def describe_refused(entry: RefusedFile, config: TfrecordsConfig) -> str:
     """Gives one line with the file's path as the user knows it, and the reason."""
     role, _, relative = entry.file.partition("/")
     folder = config.images if role == "images" else config.mask_folder()
-    return f"{folder / relative} {entry.reason}"
+    return printable(f"{folder / relative} {entry.reason}")
 
 
 def check_orphans(orphans: Sequence[RefusedFile], *, config: TfrecordsConfig, out: Path) -> None:

@@ -94,7 +94,12 @@ def _rows_of_table(text: str, *, path: Path, column: str) -> list[tuple[int, str
     reader = csv.DictReader(
         lines[num_skipped:], delimiter=separator, skipinitialspace=True, strict=True
     )
-    columns = [name.strip().lower() for name in reader.fieldnames or []]
+    try:
+        columns = [name.strip().lower() for name in reader.fieldnames or []]
+    except csv.Error as error:
+        raise PreprocessingError(
+            f"--split-file {path}, line {num_skipped + 1}, is no row of a table ({error})"
+        ) from error
     reader.fieldnames = columns
     if column not in columns or _SPLIT_COLUMN not in columns:
         by_slice = " (with --split-by slice: slice_id)" if column == "patient_id" else ""

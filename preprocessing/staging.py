@@ -68,12 +68,12 @@ def staging_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         staging.mkdir(exist_ok=True)
+        # The lock goes when its holder ends, however it ends, so a killed run locks nobody out.
+        descriptor = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
         raise PreprocessingError(
             f"--out {out} cannot be made ({error.strerror}: {error.filename}); choose another place"
         ) from error
-    # The lock goes when its holder ends, however it ends, so a killed run locks nobody out.
-    descriptor = os.open(staging, os.O_RDONLY)
     try:
         lock_folder(descriptor, staging, out=out)
         try:
@@ -175,4 +175,7 @@ def _restore(out: Path) -> None:
 
 def _clear(staging: Path) -> None:
     for path in staging.iterdir():
-        path.unlink()
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

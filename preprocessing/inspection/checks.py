@@ -73,6 +73,12 @@ def _patient_problems(dataset_dir: Path, dataset: DatasetManifest) -> Iterator[s
 
 
 def _count_problems(dataset_dir: Path, dataset: DatasetManifest) -> Iterator[str]:
+    names = [shard.filename for split in dataset.splits.values() for shard in split.shards]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        yield (
+            f"{dataset_dir / FILENAME} lists shards twice, so slices are in both splits or count "
+            f"double: {shorten(twice)}; write the dataset again with `make tfrecords`"
+        )
     for name, split in dataset.splits.items():
         num_in_shards = sum(shard.num_examples for shard in split.shards)
         if num_in_shards != split.num_examples:

@@ -8,6 +8,7 @@ from pathlib import Path
 import jinja2
 
 from preprocessing.config import BY_PATIENT
+from preprocessing.finding import printable
 from preprocessing.inspection.findings import KINDS, Finding, JudgedSlice
 from preprocessing.inspection.scan import read_again
 from preprocessing.inspection.tables import (
@@ -18,7 +19,6 @@ from preprocessing.inspection.tables import (
     num_patients_of,
     num_slices_of,
     options_text,
-    printable,
 )
 from preprocessing.inspection.thumbnails import Thumbnail, draw_thumbnail
 from preprocessing.manifest import DatasetManifest

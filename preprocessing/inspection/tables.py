@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from preprocessing.config import BY_PATIENT
+from preprocessing.finding import printable
 from preprocessing.inspection.findings import KINDS, JudgedSlice
 from preprocessing.manifest import FILENAME, DatasetManifest
 from preprocessing.spec import TRAIN_SPLIT
@@ -22,18 +23,6 @@ SPLIT_BY_SLICE_WARNING = (
     "split by slice, not by patient: slices of one patient may be in both splits, so validation "
     "flatters the model; name the patients with `--patient-pattern` and write the dataset again"
 )
-
-
-def printable(text: str) -> str:
-    """Gives a text from outside, such as a file name, as it can be shown.
-
-    Control characters, line ends, marks that turn the direction of writing and undecodable bytes
-    become escapes, such as a backslash and ``x1b``.
-    """
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
-    )
 
 
 def mebibytes(num_bytes: int) -> str:

@@ -43,7 +43,7 @@ def test_labels_that_are_lung_must_be_gray_values(values):
         make_config(mask_foreground=values)
 
 
-@pytest.mark.parametrize("value", [0, 4097])
+@pytest.mark.parametrize("value", [0, -16, 4097])
 def test_size_of_records_must_be_one_that_can_be_read(value):
     with pytest.raises(ValueError, match=f"received image_size {value}; expected height and width"):
         make_config(image_size=value)

@@ -1,5 +1,6 @@
 import io
 import os
+import sys
 from operator import attrgetter
 from pathlib import Path
 
@@ -136,6 +137,13 @@ def test_folder_without_slices_says_what_it_holds(tmp_path):
 def test_folder_of_volumes_says_how_to_export_them(tmp_path, name):
     touch(tmp_path, "a.txt", name)
     with pytest.raises(PreprocessingError, match="; export DICOM or NIfTI as 8-bit BMP or PNG fi"):
+        find(tmp_path)
+
+
+def test_system_that_reads_names_in_another_way_is_refused(tmp_path, monkeypatch):
+    touch(tmp_path, "a.bmp")
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "iso8859-1")
+    with pytest.raises(PreprocessingError, match="names as iso8859-1; expected UTF-8"):
         find(tmp_path)
 
 

@@ -1,5 +1,6 @@
 import argparse
 import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -194,3 +195,20 @@ def test_threads_of_an_engine_neither_keep_nor_drown_an_interrupted_command(pair
     # Beam has a word to say where it is loaded before the command sets up the log.
     assert done.stderr.endswith("error: interrupted; nothing was published\n")
     assert "Traceback" not in done.stderr
+
+
+def test_name_that_a_terminal_cannot_show_does_not_end_a_job(pairs):
+    (pairs.masks / "P0_z000.bmp").rename(pairs.masks / "Pж\n_z000.bmp")
+    (pairs.images / "P0_z000.bmp").rename(pairs.images / "Pж\n_z000.bmp")
+    (pairs.masks / "Pж\n_z000.bmp").write_bytes(b"")
+    folders = ["--images", pairs.images, "--masks", pairs.masks, "--out", pairs.out]
+    done = subprocess.run(
+        [sys.executable, "-m", "preprocessing", "tfrecords", *folders]
+        + ["--max-refused-fraction", "0.5"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        check=True,
+    )
+    assert "P\\u0436\\n_z000.bmp is empty (0 bytes)" in done.stdout
+    assert (pairs.out / "dataset.json").exists()

@@ -58,6 +58,7 @@ def test_table_of_slices_is_read(read):
         ("patient_id,split\n,train\n", "line 2, puts '' into 'train'; expected a name"),
         ("patient_id,split\nP1\n", "line 2, puts 'P1' into ''; expected"),
         ("patient_id,split\nP1,train\np1,validation\n", "line 3, puts p1 into validation, and an"),
+        ('"patient_id,split\nP1,train\n', "line 1, is no row of a table"),
         ('patient_id,split\n"P1"x,train\n', "line 2, is no row of a table"),
         (b"\xff\xff", "cannot be read .*utf-8.*; expected a table as UTF-8 text"),
         ("{}", "is not a dataset of this project"),

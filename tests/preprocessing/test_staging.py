@@ -165,3 +165,18 @@ def test_folder_to_which_a_worker_still_writes_is_removed(tmp_path):
             raise KeyboardInterrupt
     worker.join()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_link_in_the_place_of_the_staging_folder_is_not_followed(tmp_path):
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis").write_text("x")
+    (tmp_path / ".dataset.staging").symlink_to(tmp_path / "precious")
+    with pytest.raises(PreprocessingError, match="cannot be made .*Not a directory: .*staging"):
+        write_new(tmp_path / "dataset")
+    assert (tmp_path / "precious" / "thesis").exists()
+
+
+def test_folder_in_the_staging_folder_is_cleared_away(tmp_path):
+    (tmp_path / ".dataset.staging" / "more").mkdir(parents=True)
+    write_new(tmp_path / "dataset")
+    assert os.listdir(tmp_path) == ["dataset"]

@@ -91,3 +91,18 @@ def test_page_in_a_folder_without_rights_is_refused_before_any_work(tiny, tmp_pa
 
 def test_page_in_a_new_folder_is_allowed(tiny, tmp_path):
     check_gallery_place(tmp_path / "new" / "newer" / "page.html", dataset_dir=tiny.folder)
+
+
+def test_shard_that_is_in_both_splits_is_told(tiny):
+    dataset = tiny.write()
+    train, validation = (dataset.splits[name] for name in ("train", "validation"))
+    doubled = dataclasses.replace(
+        validation,
+        shards=(*validation.shards, train.shards[0]),
+        num_examples=validation.num_examples + train.shards[0].num_examples,
+    )
+    splits = {"train": train, "validation": doubled}
+    (problem,) = find_problems(
+        tiny.folder, dataclasses.replace(dataset, splits=splits), verify=False
+    )
+    assert "lists shards twice, so slices are in both splits or count double: train-0000" in problem

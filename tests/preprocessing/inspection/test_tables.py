@@ -1,8 +1,9 @@
 from pathlib import Path
 
+from preprocessing.finding import printable
 from preprocessing.inspection.findings import judge
 from preprocessing.inspection.scan import measure_slices
-from preprocessing.inspection.tables import describe_dataset, describe_findings, printable, table
+from preprocessing.inspection.tables import describe_dataset, describe_findings, table
 from preprocessing.manifest import RefusedFile
 
 
