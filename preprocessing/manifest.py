@@ -129,7 +129,7 @@ class DatasetManifest:
         """
         try:
             document = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise ManifestError(
                 f"{source} is not JSON ({error}); write the dataset again with `make tfrecords`"
             ) from error
@@ -144,6 +144,7 @@ class DatasetManifest:
                 f"the project reads {SCHEMA_VERSION}; write the dataset again with `make tfrecords`"
             )
         try:
+            _check_types(document)
             return cls(
                 splits={name: _split(document["splits"][name]) for name in SPLITS},
                 statistics=Statistics(**document["statistics"]),
@@ -179,6 +180,37 @@ class DatasetManifest:
         except OSError as error:
             raise ManifestError(f"{path} cannot be read: {error}") from error
         return cls.from_json(text, source=str(path))
+
+
+def _check_types(document: Mapping[str, Any]) -> None:
+    """Looks whether all parts are of the types that readers count on.
+
+    Raises:
+        TypeError: if one is not; it is named.
+        KeyError: if one is missing.
+    """
+    _check_type(document, "options", dict)
+    _check_type(document, "versions", dict)
+    _check_type(document, "split_by", str)
+    _check_type(document, "skipped", list)
+    for name in document["statistics"]:
+        _check_type(document["statistics"], name, (int, float))
+    for split in SPLITS:
+        part = document["splits"][split]
+        _check_type(part, "num_examples", int)
+        _check_type(part, "patients", dict)
+        for patient in part["patients"]:
+            _check_type(part["patients"], patient, int)
+        for shard in part["shards"]:
+            for key, kind in (("filename", str), ("num_bytes", int), ("num_examples", int)):
+                _check_type(shard, key, kind)
+            if "/" in shard["filename"]:
+                raise TypeError(f"{shard['filename']!r} is no name of a file in its folder")
+
+
+def _check_type(part: Mapping[str, Any], key: str, kind: type | tuple[type, ...]) -> None:
+    if not isinstance(part[key], kind) or isinstance(part[key], bool):
+        raise TypeError(f"{key} is {part[key]!r}")
 
 
 def _split(document: dict[str, Any]) -> Split:

@@ -44,6 +44,10 @@ def test_equal_manifests_give_equal_text():
     ("text", "message"),
     [
         ("{", "s is not JSON .*; write the dataset again"),
+        ("[" * 100_000, "s is not JSON .*; write the dataset again"),
+        (changed(options=[]), r"s lacks or has too much of something .*options is \[\]"),
+        (changed(skipped="x"), "s lacks or has too much of something .*skipped is 'x'"),
+        (changed(statistics={"gray_value_mean": "x"}), "gray_value_mean is 'x'"),
         ("[]", "s is not a dataset of this project: expected format 'lung-ct-segmentation-d"),
         ('{"format": "other"}', "s is not a dataset of this project"),
         (changed(schema_version=99), "s has schema version 99; this version .* reads 1"),
@@ -72,3 +76,20 @@ def test_manifest_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / FILENAME).mkdir()
     with pytest.raises(ManifestError, match="dataset.json cannot be read: "):
         DatasetManifest.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "found"),
+    [
+        ("filename", "../../etc/passwd", "is no name of a file in its folder"),
+        ("filename", 3, "filename is 3"),
+        ("num_bytes", "9", "num_bytes is '9'"),
+        ("num_examples", None, "num_examples is None"),
+        ("num_examples", True, "num_examples is True"),
+    ],
+)
+def test_shard_of_another_type_is_refused(key, value, found):
+    document = json.loads(MANIFEST.to_json())
+    document["splits"]["train"]["shards"][0][key] = value
+    with pytest.raises(ManifestError, match=found):
+        DatasetManifest.from_json(json.dumps(document), source="s")
