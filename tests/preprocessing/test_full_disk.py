@@ -30,12 +30,19 @@ class LimitedDisk:
     def write(self, file, content):
         with self.lock:
             used = len(content.encode() if isinstance(content, str) else content)
-            used += sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+            used += sum(size_of(path) for path in self.folder.rglob("*"))
             if used > self.num_bytes:
                 raise OSError(errno.ENOSPC, "No space left on device")
             self.most_used = max(used, self.most_used)
             file.write(content)
             file.flush()
+
+
+def size_of(path):
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except FileNotFoundError:
+        return 0  # another worker has just removed or renamed it
 
 
 class LimitedFile:
