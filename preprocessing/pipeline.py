@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What the driver found and decided before anything was read."""
+    """What the driver found and decided before a worker began."""
 
     pairs: tuple[Pair, ...]
     """All pairs."""
@@ -148,7 +149,7 @@ def engine_report(out: Path) -> Path:
 
 
 def find_inputs(config: TfrecordsConfig) -> Inputs:
-    """Lists, pairs, splits and plans; reads names and sizes only.
+    """Lists, pairs, splits and plans; of slices, it reads the few that tell the size of a record.
 
     Raises:
         PreprocessingError: if the folders cannot make a dataset.
@@ -182,7 +183,9 @@ def find_inputs(config: TfrecordsConfig) -> Inputs:
         patients=patients.by_slice_id,
         seed=config.seed,
         num_shards=config.num_shards,
-        record_bytes=estimate_record_bytes(found.pairs, options=record_options, seed=config.seed),
+        record_bytes=partial(
+            estimate_record_bytes, found.pairs, options=record_options, seed=config.seed
+        ),
     )
     return Inputs(
         pairs=found.pairs,

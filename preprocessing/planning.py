@@ -8,7 +8,7 @@ job above a size.
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def plan_shards(
     patients: Mapping[str, str],
     seed: int,
     num_shards: int | None,
-    record_bytes: float,
+    record_bytes: Callable[[], float],
 ) -> list[ShardPlan]:
     """Decides which slice goes to which place in which shard, before anything is read.
 
@@ -63,7 +63,7 @@ def plan_shards(
         patients: ``patient_id`` by ``slice_id``, or empty.
         seed: another one gives another order.
         num_shards: of the training split; validation gets its share of them. None: from the sizes.
-        record_bytes: size of a record, about.
+        record_bytes: gives the size of a record, about; asked if `num_shards` is None.
 
     Returns:
         The plans of all splits. No shard is empty, and the shards of a split differ by one
@@ -75,10 +75,11 @@ def plan_shards(
         for split in SPLITS
     }
     num_train = len(slice_ids[TRAIN_SPLIT])
+    mean_bytes = record_bytes() if num_shards is None else 0.0
     plans: list[ShardPlan] = []
     for split, members in slice_ids.items():
         if num_shards is None:
-            count = _count_shards(record_bytes * len(members))
+            count = _count_shards(mean_bytes * len(members))
         else:
             count = math.ceil(num_shards * len(members) / num_train)
         ordered = sort_by_hash(members, salt=f"shard {seed}")

@@ -16,7 +16,7 @@ def plan(slice_splits, *, num_shards=None, record_bytes=1, seed=0, patients=None
         patients=patients or {},
         seed=seed,
         num_shards=num_shards,
-        record_bytes=record_bytes,
+        record_bytes=lambda: record_bytes,
     )
 
 
@@ -67,3 +67,15 @@ def test_plan_comes_back_equal_from_its_file(tmp_path):
     for each in plan({"a/ж_z1": "train", "b": "validation"}, patients={"a/ж_z1": "ж"}):
         write_plan(each, folder=tmp_path)
         assert read_plan(each.filename, folder=tmp_path) == each
+
+
+def test_size_of_a_record_is_not_looked_for_where_the_number_of_shards_is_given():
+    plans = plan_shards(
+        [make_pair("a")],
+        splits={"a": "train"},
+        patients={},
+        seed=0,
+        num_shards=1,
+        record_bytes=lambda: pytest.fail("asked"),
+    )
+    assert [len(each.pairs) for each in plans] == [1]
