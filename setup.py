@@ -26,8 +26,12 @@ DASK = [
     "apache-beam[dask]>=2.77,<3",
 ]
 TRAINER = [
+    # The model card.
+    "jinja2>=3.1,<4",
     "matplotlib>=3.10,<4",
     "pillow>=12,<13",
+    # Distances between outlines of masks.
+    "scipy>=1.14,<2",
     "tensorboard>=2.20,<3",
     "tensorflow>=2.21,<2.22",
     "tqdm>=4.67,<5",
@@ -63,12 +67,14 @@ setup(
         "preprocessing.inspection",
         "preprocessing.phantoms",
         "trainer",
+        "trainer.evaluation",
         "serving",
         "serving.embedded",
     ],
     package_data={
         "preprocessing.inspection": ["gallery.html.j2"],
         "serving": ["report.html.j2"],
+        "trainer": ["MODEL_CARD.md.j2"],
     },
     install_requires=["numpy>=2.1,<3"],
     extras_require={

@@ -5,6 +5,7 @@ and never from a glob. This is a contract: ``trainer`` reads it too. Standard li
 """
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -115,6 +116,14 @@ class DatasetManifest:
             **dataclasses.asdict(self),
         }
         return json.dumps(document, indent=2, sort_keys=True) + "\n"
+
+    def data_sha256(self) -> str:
+        """Gives one hash of all records: the SHA-256 of the sorted hashes of the shards.
+
+        Datasets of equal records in equal shards have the same, wherever they lie.
+        """
+        hashes = sorted(shard.sha256 for split in self.splits.values() for shard in split.shards)
+        return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
     @classmethod
     def from_json(cls, text: str, *, source: str) -> Self:

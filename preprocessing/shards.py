@@ -5,6 +5,7 @@ import socket
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,9 @@ import numpy.typing as npt
 from PIL import Image
 from zlib_ng import zlib_ng
 
+from preprocessing.folders import read_pair
 from preprocessing.framing import write_record
-from preprocessing.images.reading import (
-    UnreadableImageError,
-    read_labels,
-    read_mask,
-    read_slice,
-)
+from preprocessing.images.reading import read_labels, read_mask
 from preprocessing.manifest import RefusedFile, Shard
 from preprocessing.pairing import Pair
 from preprocessing.planning import ShardPlan, read_plan
@@ -254,7 +251,12 @@ def _encode_pair(
     pair: Pair, *, patient_id: str, options: RecordOptions, tally: _Tally
 ) -> bytes | None:
     """Gives the record of a pair, or None if it is refused; the tally is told of either."""
-    image, mask, refused = _read_pair(pair, options=options, tally=tally)
+    image, mask, refused = read_pair(
+        pair,
+        images=Path(options.images),
+        masks=Path(options.masks),
+        read_mask=partial(_read_mask, options=options, tally=tally),
+    )
     if image is None or mask is None or refused:
         tally.refused.extend(refused)
         return None
@@ -278,41 +280,12 @@ def _encode_pair(
     )
 
 
-def _read_pair(
-    pair: Pair, *, options: RecordOptions, tally: _Tally
-) -> tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np.uint8] | None, list[RefusedFile]]:
-    """Reads both files, so that the reasons of both are told at once."""
-    refused = []
-    image, mask = None, None
-    try:
-        image = read_slice(Path(options.images) / pair.image_path)
-    except UnreadableImageError as error:
-        refused.append(RefusedFile(file=f"images/{pair.image_path}", reason=error.reason))
-    try:
-        mask = _read_mask(Path(options.masks) / pair.mask_path, options=options, tally=tally)
-    except UnreadableImageError as error:
-        refused.append(RefusedFile(file=f"masks/{pair.mask_path}", reason=error.reason))
-    if image is not None and mask is not None and image.shape != mask.shape:
-        reason = (
-            f"is {_describe_size(mask)}, but its slice {pair.image_path} is "
-            f"{_describe_size(image)}; expected equal sizes; export the mask again at the size of "
-            "its slice"
-        )
-        refused.append(RefusedFile(file=f"masks/{pair.mask_path}", reason=reason))
-    return image, mask, refused
-
-
 def _read_mask(path: Path, *, options: RecordOptions, tally: _Tally) -> npt.NDArray[np.uint8]:
     if options.mask_foreground is None:
         return read_mask(path)
     labels = read_labels(path)
     tally.labels |= set(np.flatnonzero(Image.fromarray(labels).histogram()).tolist())
     return np.isin(labels, options.mask_foreground).view(np.uint8)
-
-
-def _describe_size(pixels: npt.NDArray[np.uint8]) -> str:
-    height, width = pixels.shape
-    return f"{width} x {height} px"
 
 
 def _sum_pixels(image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> PixelSums:

@@ -39,21 +39,31 @@ class Patients:
 
 
 def find_patients(slice_ids: Sequence[str], *, config: TfrecordsConfig) -> Patients:
-    """Reads whose slice it is from each name.
+    """Reads whose slice it is from each name, for a split.
+
+    Raises:
+        PreprocessingError: as `read_patients`. A split by slice needs no patients and goes without.
+    """
+    try:
+        return read_patients(slice_ids, pattern=config.patient_pattern)
+    except PreprocessingError as error:
+        if config.split_by == BY_PATIENT:
+            raise PreprocessingError(
+                f"{error}; or pass --split-by slice and do not trust the metrics"
+            ) from error
+        return Patients(by_slice_id={}, source="nothing")
+
+
+def read_patients(slice_ids: Sequence[str], *, pattern: str) -> Patients:
+    """Reads whose slice it is from each name, by `TfrecordsConfig.patient_pattern`.
 
     Ids that differ only in case are those of one patient, who has the first spelling.
 
     Raises:
         PreprocessingError: if only some names tell it, or if names and folders disagree, as a split
-            could leak a patient then; or if a pattern of the user's own reads none. A split by
-            slice needs no patients and goes without.
+            could leak a patient then; or if a pattern of the user's own reads none.
     """
-    try:
-        found, source = _read_patients(slice_ids, pattern=config.patient_pattern)
-    except PreprocessingError:
-        if config.split_by == BY_PATIENT:
-            raise
-        return Patients(by_slice_id={}, source="nothing")
+    found, source = _search(slice_ids, pattern=pattern)
     spellings: dict[str, str] = {}
     for slice_id in sorted(found):
         spellings.setdefault(unify(found[slice_id]), found[slice_id])
@@ -63,7 +73,7 @@ def find_patients(slice_ids: Sequence[str], *, config: TfrecordsConfig) -> Patie
     )
 
 
-def _read_patients(slice_ids: Sequence[str], *, pattern: str) -> tuple[dict[str, str], str]:
+def _search(slice_ids: Sequence[str], *, pattern: str) -> tuple[dict[str, str], str]:
     """Gives ``patient_id`` by ``slice_id``, and what told it."""
     if pattern == FOLDERS_PATTERN:
         return _search_all(slice_ids, _FIRST_FOLDER, name=pattern), FOLDERS_PATTERN
@@ -91,9 +101,8 @@ def _search_all(slice_ids: Sequence[str], pattern: str, *, name: str) -> dict[st
     if unknown:
         raise PreprocessingError(
             f"{len(unknown)} of {len(slice_ids)} slices tell no patient by --patient-pattern "
-            f"{name}: {shorten(unknown)}; expected one for each; rename them, give a "
-            "--patient-pattern that reads all of them, or pass --split-by slice and do not trust "
-            "the metrics"
+            f"{name}: {shorten(unknown)}; expected one for each; rename them, or give "
+            "a --patient-pattern that reads all of them"
         )
     return found
 

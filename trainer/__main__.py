@@ -9,11 +9,29 @@ if __name__ == "__main__":
 import argparse
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from preprocessing.spec import SPLITS, VALIDATION_SPLIT
-from trainer.config import CACHES, FLIPS, PRECISIONS, TrainerConfig
+from trainer.config import (
+    CACHES,
+    FLIPS,
+    LOSSES,
+    NORMALIZATIONS,
+    PRECISIONS,
+    RECIPES,
+    RESUMES,
+    SCHEDULES,
+    TrainerConfig,
+    make_config,
+)
+from trainer.evaluation.config import SPLIT_CHOICES, EvaluationConfig
+from trainer.interruption import (
+    EXIT_CTRL_C,
+    EXIT_RETRY,
+    Terminated,
+    WorkerLostError,
+    raise_terminated,
+)
 from trainer.startup import import_tensorflow
 
 logger = logging.getLogger(__name__)
@@ -37,7 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs a verb.
 
     Returns:
-        0, or 1 with one line on stderr when the input or the settings do not work.
+        0; 1 with one line on stderr when the input or the settings do not work; 130 after Ctrl-C;
+        ``EXIT_RETRY`` after SIGTERM, or where another worker of the training is gone: the same
+        command then goes on.
     """
     try:
         flags = vars(build_parser().parse_args(arguments))
@@ -51,29 +71,32 @@ def main(arguments: list[str] | None = None) -> int:
         place = f"cannot read or write {error.filename}: {error.strerror}"
         print(f"error: {place if error.filename else error}", file=sys.stderr)
         return 1
+    except WorkerLostError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_RETRY
+    except Terminated:
+        print("stopped", file=sys.stderr)
+        return EXIT_RETRY
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        return 130
+        return EXIT_CTRL_C
     return 0
 
 
 def _train(flags: dict[str, object]) -> None:
-    config = TrainerConfig(**flags)  # type: ignore[arg-type]
+    config = make_config(str(flags.pop("recipe")), **flags)
     import_tensorflow()
     from trainer.train import run
 
-    try:
-        run(config)
-    except KeyboardInterrupt:
-        logger.info("the same command goes on after the last whole epoch, if there is one")
-        raise
+    run(config)
 
 
 def _evaluate(flags: dict[str, object]) -> None:
+    config = EvaluationConfig(**flags)  # type: ignore[arg-type]
     import_tensorflow()
-    from trainer.evaluation import EvaluationConfig, evaluate
+    from trainer.evaluation.job import evaluate
 
-    evaluate(EvaluationConfig(**flags))  # type: ignore[arg-type]
+    evaluate(config)
 
 
 def _export(flags: dict[str, object]) -> None:
@@ -91,102 +114,219 @@ def _add_train(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         verbs,
         "train",
         "Train a U-Net on a dataset, on all GPUs.",
-        "Trains on every GPU (or on logical CPU devices where there is none), keeps the epoch "
-        "with the lowest validation loss, measures it and draws it. The defaults are the "
-        "reference recipe. A run that was stopped goes on when the same command is given again.",
+        "Trains on every GPU of one machine or of many (or on the CPU where there is none), keeps "
+        "the epoch with the lowest validation loss, measures it and draws it. A run that was "
+        "stopped, or killed, goes on when the same command is given again.",
     )
     train.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="dataset that tfrecords wrote"
     )
     train.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
-    model = train.add_argument_group("model")
-    model.add_argument(
-        "--image-size",
-        type=int,
-        default=TrainerConfig.image_size,
-        metavar="PX",
-        help="height and width that the model works at",
+    train.add_argument(
+        "--recipe",
+        choices=RECIPES,
+        default="reference",
+        help="where the settings below come from that are not given: the reference recipe to the "
+        "letter, or the best that was found",
     )
-    model.add_argument(
-        "--filters", type=int, default=TrainerConfig.filters, help="filters of the first level"
+    _add_model(train.add_argument_group("model"))
+    _add_optimization(train.add_argument_group("optimization"))
+    _add_augmentation(train.add_argument_group("augmentation, on training only"))
+    _add_machine(train.add_argument_group("machine"))
+
+
+def _add_model(group: "argparse._ArgumentGroup") -> None:
+    _setting(group, "image_size", int, "PX", "height and width that the model works at")
+    _setting(group, "filters", int, "N", "filters of the first level")
+    _setting(group, "depth", int, "N", "how often the image is halved")
+    _choice(group, "normalization", NORMALIZATIONS, "after each convolution of 3x3")
+
+
+def _add_optimization(group: "argparse._ArgumentGroup") -> None:
+    _setting(group, "global_batch_size", int, "N", "slices in a step, over all devices")
+    _setting(
+        group, "accumulation_steps", int, "N", "parts of a step, one after the other: less memory"
     )
-    model.add_argument(
-        "--depth", type=int, default=TrainerConfig.depth, help="how often the image is halved"
+    _setting(group, "epochs", int, "N", "at most")
+    _setting(group, "patience", int, "N", "epochs without a lower validation loss before it stops")
+    _choice(group, "loss", LOSSES, "binary cross-entropy, or that plus soft Dice")
+    _setting(group, "learning_rate", float, "RATE", "of Adam, at its highest")
+    _choice(group, "schedule", SCHEDULES, "of the learning rate")
+    _setting(group, "warmup_epochs", float, "N", "epochs in which the learning rate rises")
+    _setting(group, "clip_norm", float, "NORM", "largest norm of the gradient; 0: any")
+    _setting(group, "ema_decay", float, "DECAY", "of the average of the weights; 0: no average")
+    _setting(group, "seed", int, "N", "of all random sequences")
+
+
+def _add_augmentation(group: "argparse._ArgumentGroup") -> None:
+    _choice(group, "flip", FLIPS, "random flips")
+    _setting(group, "rotation_degrees", float, "DEG", "rotation, at most, to either side")
+    _setting(group, "zoom", float, "SHARE", "zoom of each axis, at most")
+    _setting(group, "translation", float, "SHARE", "shift in each axis, at most")
+    _setting(group, "contrast", float, "SHARE", "change of the display window, at most")
+    _setting(group, "gamma", float, "SHARE", "change of the exponent, at most")
+    _setting(group, "blur", float, "SHARE", "share of the slices that lose resolution")
+    _setting(group, "noise", float, "GRAY", "standard deviation in gray values, at most")
+
+
+def _add_machine(group: "argparse._ArgumentGroup") -> None:
+    _setting(
+        group,
+        "devices",
+        str,
+        "WHICH",
+        "auto: every GPU, or the CPU; gpu, gpu:0,2, cpu, or cpu:N for N logical devices",
     )
-    recipe = train.add_argument_group("recipe")
-    recipe.add_argument(
-        "--global-batch-size",
-        type=int,
-        default=TrainerConfig.global_batch_size,
-        metavar="N",
-        help="slices in a step, over all devices",
+    _choice(group, "precision", PRECISIONS, "to compute in; auto: what the device is fast in")
+    group.add_argument(
+        "--xla",
+        action=argparse.BooleanOptionalAction,
+        default=argparse.SUPPRESS,
+        help="compile the gradient with XLA, for GPUs (default: no)",
     )
-    recipe.add_argument("--epochs", type=int, default=TrainerConfig.epochs, help="at most")
-    recipe.add_argument(
-        "--patience",
-        type=int,
-        default=TrainerConfig.patience,
-        metavar="EPOCHS",
-        help="epochs without a lower validation loss before it stops",
+    group.add_argument(
+        "--deterministic",
+        action=argparse.BooleanOptionalAction,
+        default=argparse.SUPPRESS,
+        help="use only operations that give the same bits in each run (default: no)",
     )
-    recipe.add_argument(
-        "--learning-rate",
-        type=float,
-        default=TrainerConfig.learning_rate,
-        metavar="RATE",
-        help="of Adam",
+    _choice(group, "cache", CACHES, "where decoded slices are kept; auto: where they fit")
+    _setting(group, "checkpoint_minutes", float, "N", "minutes between two saves of the state")
+    _setting(group, "checkpoint_steps", int, "N", "steps between two saves, besides")
+    _choice(
+        group,
+        "resume",
+        RESUMES,
+        "go on with the run in OUT: if there is one, always, or never",
     )
-    recipe.add_argument("--flip", choices=FLIPS, default=TrainerConfig.flip, help="random flips")
-    recipe.add_argument(
-        "--rotation-degrees",
-        type=float,
-        default=TrainerConfig.rotation_degrees,
-        metavar="DEG",
-        help="random rotation, at most, to either side",
+
+
+def _setting(
+    group: "argparse._ArgumentGroup",
+    name: str,
+    kind: Callable[[str], object],
+    metavar: str,
+    meaning: str,
+) -> None:
+    """Adds the flag of a setting. One that is not given is left out, so that the recipe decides."""
+    flag = f"--{name.replace('_', '-')}"
+    described = f"{meaning}{_defaults(name)}"
+    group.add_argument(flag, type=kind, default=argparse.SUPPRESS, metavar=metavar, help=described)
+
+
+def _choice(
+    group: "argparse._ArgumentGroup", name: str, choices: Sequence[str], meaning: str
+) -> None:
+    group.add_argument(
+        f"--{name.replace('_', '-')}",
+        choices=choices,
+        default=argparse.SUPPRESS,
+        help=f"{meaning}{_defaults(name)}",
     )
-    recipe.add_argument(
-        "--seed", type=int, default=TrainerConfig.seed, help="of all random sequences"
-    )
-    machine = train.add_argument_group("machine")
-    machine.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default=TrainerConfig.precision,
-        help="mixed_bfloat16 is faster where the device has it",
-    )
-    machine.add_argument(
-        "--num-replicas",
-        type=int,
-        metavar="N",
-        help="devices to train on (default: every GPU, or 2 logical CPU devices)",
-    )
-    machine.add_argument(
-        "--cache",
-        choices=CACHES,
-        default=TrainerConfig.cache,
-        help="keep decoded slices in memory; auto: when they fit",
-    )
+
+
+def _defaults(name: str) -> str:
+    """Tells what each recipe takes for a setting."""
+    default = getattr(TrainerConfig, name)
+    values = {recipe: values.get(name, default) for recipe, values in RECIPES.items()}
+    if default is None:
+        return ""
+    if len(set(values.values())) == 1:
+        return f" (default: {default})"
+    return f" ({', '.join(f'{recipe}: {value}' for recipe, value in values.items())})"
 
 
 def _add_evaluate(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     evaluate = _verb(
         verbs,
         "evaluate",
-        "Measure the best epoch of a run.",
-        "Measures Dice, IoU and accuracy at the size of the slices, over all, by patient and by "
-        "slice; writes evaluation.json and predictions.png.",
+        "Measure a model: the best epoch of a run, a checkpoint, or a SavedModel.",
+        "Measures Dice, IoU, precision, sensitivity, specificity, accuracy and the distances of "
+        "outlines at the size of the slices, over all, by patient and by slice, with intervals by "
+        "patient; writes evaluation.json and predictions.png.",
     )
-    evaluate.add_argument("--run", type=Path, required=True, metavar="DIR", help="training run")
+    what = evaluate.add_argument_group("what is measured (one of)")
+    what.add_argument("--run", type=Path, metavar="DIR", help="training run: its best epoch")
+    what.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="DIR",
+        help="one checkpoint, such as RUN/checkpoints/best/epoch-0002",
+    )
+    what.add_argument(
+        "--model",
+        type=Path,
+        metavar="DIR",
+        help="SavedModel, or the folder of its versions: the highest",
+    )
+    dataset = evaluate.add_argument_group("on a dataset")
+    dataset.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="dataset that tfrecords wrote (default: that of the run)",
+    )
+    dataset.add_argument(
+        "--split", choices=SPLIT_CHOICES, default=EvaluationConfig.split, help="which slices"
+    )
+    folders = evaluate.add_argument_group("or on plain folders")
+    folders.add_argument("--images", type=Path, metavar="DIR", help="folder of slices")
+    folders.add_argument(
+        "--masks",
+        type=Path,
+        metavar="DIR",
+        help="folder of masks with the same names (default: they lie among the slices, told by "
+        "names such as P1_z012_mask.bmp)",
+    )
+    folders.add_argument(
+        "--image-pattern",
+        metavar="REGEX",
+        help="what only slices have in their names, as in preprocessing (default: its default)",
+    )
+    folders.add_argument(
+        "--mask-pattern",
+        metavar="REGEX",
+        help="what only masks have in their names, as in preprocessing (default: its default)",
+    )
+    folders.add_argument(
+        "--patient-pattern",
+        default=EvaluationConfig.patient_pattern,
+        metavar="REGEX",
+        help="whose slice it is: names, folders, auto, or a regular expression with a group named "
+        "patient_id, as in preprocessing",
+    )
+    folders.add_argument(
+        "--mask-foreground",
+        type=_gray_values,
+        metavar="N,N",
+        help="gray values that are lung in masks with several labels, such as 1,2",
+    )
+    folders.add_argument(
+        "--allow-orphans",
+        action="store_true",
+        help="leave out slices without a mask and masks without a slice, and list them",
+    )
     evaluate.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="where the results go"
     )
     evaluate.add_argument(
-        "--data", type=Path, metavar="DIR", help="dataset (default: that of the run)"
+        "--pixel-spacing-mm",
+        type=float,
+        metavar="MM",
+        help="width of a pixel: distances are in mm then, and in pixels without",
     )
-    evaluate.add_argument("--split", choices=SPLITS, default=VALIDATION_SPLIT, help="which slices")
     evaluate.add_argument(
         "--write-masks", action="store_true", help="also write each predicted mask as a PNG"
     )
+
+
+def _gray_values(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(value) for value in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"received {text!r}; expected gray values such as 1,2"
+        ) from error
 
 
 def _add_export(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -235,7 +375,7 @@ def _verb(
 
 
 if __name__ == "__main__":
-    # A container is stopped with SIGTERM: end as on Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A container is stopped with SIGTERM.
+    signal.signal(signal.SIGTERM, raise_terminated)
     signal.signal(signal.SIGINT, _on_ctrl_c)
     sys.exit(main())

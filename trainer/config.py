@@ -2,16 +2,25 @@
 
 import dataclasses
 import json
+import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 CONFIG_FILENAME = "config.json"
-"""Name of a run's configuration in its folder."""
+"""Name of a run's configuration in its folder, and in that of each checkpoint."""
 
-PRECISIONS = ("float32", "mixed_bfloat16")
+AUTO = "auto"
+PRECISIONS = (AUTO, "float32", "tf32", "bfloat16", "float16")
 FLIPS = ("none", "horizontal", "horizontal_and_vertical")
-CACHES = ("auto", "memory", "none")
+CACHES = (AUTO, "memory", "disk", "none")
+NORMALIZATIONS = ("none", "instance")
+LOSSES = ("bce", "bce_dice")
+SCHEDULES = ("constant", "cosine")
+RESUMES = (AUTO, "always", "never")
+DEVICES = re.compile(r"auto|cpu(:[1-9][0-9]*)?|gpu(:[0-9]+(,[0-9]+)*)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +42,15 @@ class TrainerConfig:
     depth: int = 4
     """Number of times that the U-Net halves the image."""
 
+    normalization: str = "none"
+    """``none``, or ``instance``: each channel of each slice to mean 0 and deviation 1."""
+
     global_batch_size: int = 8
     """Slices in one optimizer step, summed over all replicas."""
+
+    accumulation_steps: int = 1
+    """Parts in which a replica computes its share of a step, one after the other: less memory, and
+    the same result."""
 
     epochs: int = 50
     """Passes over the training split, at most."""
@@ -42,11 +58,24 @@ class TrainerConfig:
     patience: int = 5
     """Stop after this many epochs without a lower validation loss."""
 
-    learning_rate: float = 1e-3
-    """Of Adam."""
+    loss: str = "bce"
+    """``bce``: binary cross-entropy; ``bce_dice``: plus one minus the soft Dice of each slice."""
 
-    precision: str = "float32"
-    """``float32``, or ``mixed_bfloat16``: computing in bfloat16, weights in float32."""
+    learning_rate: float = 1e-3
+    """Of Adam, at its highest."""
+
+    schedule: str = "constant"
+    """Of the learning rate: ``constant``, or ``cosine``: falling to 0 at the last epoch."""
+
+    warmup_epochs: float = 0.0
+    """Epochs in which the learning rate rises from 0, at the start."""
+
+    clip_norm: float = 0.0
+    """Largest norm of the whole gradient; a larger one is scaled down. 0: as it is."""
+
+    ema_decay: float = 0.0
+    """Decay of the moving average of the weights, which is then what is measured and served. 0: the
+    weights themselves."""
 
     flip: str = "horizontal"
     """Random flips on training: ``none``, ``horizontal`` or ``horizontal_and_vertical``."""
@@ -54,11 +83,51 @@ class TrainerConfig:
     rotation_degrees: float = 10.0
     """Random rotation on training: uniform between minus and plus this many degrees."""
 
-    num_replicas: int | None = None
-    """Devices to train on; ``None``: every GPU, or two logical CPU devices where there is none."""
+    zoom: float = 0.0
+    """Random zoom on training, each axis for itself: at most by this factor less 1."""
 
-    cache: str = "auto"
-    """Keep decoded slices in memory: ``memory``, ``none``, or ``auto``: when they fit."""
+    translation: float = 0.0
+    """Random shift on training, in each axis: at most by this share of the image."""
+
+    contrast: float = 0.0
+    """Random display window on training: its width and its level change by this share at most."""
+
+    gamma: float = 0.0
+    """Random gamma on training: the exponent is at most 1 plus this, or one over that."""
+
+    blur: float = 0.0
+    """Random blur on training: the share of slices that lose resolution."""
+
+    noise: float = 0.0
+    """Random noise on training: its largest standard deviation, in gray values."""
+
+    precision: str = "float32"
+    """What is computed in; weights are float32 always. ``auto``: bfloat16 or float16 where the
+    device is fast in it. ``tf32`` is for GPUs."""
+
+    devices: str = AUTO
+    """``auto``: every GPU, or the CPU where there is none; ``gpu``, ``gpu:0,2``, ``cpu``, or
+    ``cpu:N`` for N logical devices."""
+
+    xla: bool = False
+    """Compile the gradient of a step with XLA: for GPUs; a CPU gets slower."""
+
+    deterministic: bool = False
+    """Let TensorFlow use only operations that give the same bits in each run."""
+
+    cache: str = AUTO
+    """Where decoded slices are kept: ``memory``, ``disk``, ``none``, or ``auto``: the first in
+    which they fit."""
+
+    checkpoint_minutes: float = 10.0
+    """Minutes after which the state is saved within an epoch; it is saved after each epoch too."""
+
+    checkpoint_steps: int | None = None
+    """Steps after which the state is saved within an epoch, besides; ``None``: by time only."""
+
+    resume: str = AUTO
+    """``auto``: go on with the run in ``out``, if there is one; ``always``: there must be one;
+    ``never``: there must be none."""
 
     seed: int = 0
     """Start of every random sequence: weights, order of slices, augmentation."""
@@ -69,17 +138,38 @@ class TrainerConfig:
         Raises:
             ValueError: if a value cannot work; the message names the flag.
         """
-        for name in ("image_size", "filters", "depth", "global_batch_size", "epochs", "patience"):
+        for name in (
+            *("image_size", "filters", "depth", "global_batch_size"),
+            *("accumulation_steps", "epochs", "patience"),
+        ):
             _require(self, name, getattr(self, name) >= 1, "at least 1")
-        _require(self, "learning_rate", self.learning_rate > 0, "more than 0")
+        for name, choices in _CHOICES.items():
+            _require(self, name, getattr(self, name) in choices, f"one of {', '.join(choices)}")
+        for name in ("warmup_epochs", "clip_norm", "zoom", "gamma", "noise"):
+            value = getattr(self, name)
+            _require(self, name, 0 <= value < math.inf, "0 or more")
+        _require(self, "learning_rate", 0 < self.learning_rate < math.inf, "more than 0")
+        _require(self, "ema_decay", 0 <= self.ema_decay < 1, "at least 0 and less than 1")
         _require(self, "rotation_degrees", 0 <= self.rotation_degrees <= 180, "0 to 180")
+        _require(self, "translation", 0 <= self.translation < 1, "at least 0 and less than 1")
+        _require(self, "contrast", 0 <= self.contrast < 1, "at least 0 and less than 1")
+        _require(self, "blur", 0 <= self.blur <= 1, "0 to 1")
+        _require(self, "checkpoint_minutes", self.checkpoint_minutes > 0, "more than 0")
+        steps = self.checkpoint_steps
+        _require(self, "checkpoint_steps", steps is None or steps >= 1, "at least 1")
         _require(self, "seed", 0 <= self.seed < 2**31, "0 to 2147483647")
-        _require(self, "precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
-        _require(self, "flip", self.flip in FLIPS, f"one of {', '.join(FLIPS)}")
-        _require(self, "cache", self.cache in CACHES, f"one of {', '.join(CACHES)}")
-        _require(
-            self, "num_replicas", self.num_replicas is None or self.num_replicas >= 1, "at least 1"
-        )
+        expected = "auto, gpu, gpu:0,2 (numbers of GPUs), cpu, or cpu:2 (how many logical devices)"
+        _require(self, "devices", bool(DEVICES.fullmatch(self.devices)), expected)
+        if self.accumulation_steps > self.global_batch_size:
+            raise ValueError(
+                f"--accumulation-steps is {self.accumulation_steps}, but --global-batch-size is "
+                f"{self.global_batch_size}; expected at most a part for each slice"
+            )
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(
+                f"--warmup-epochs is {self.warmup_epochs}, but there are {self.epochs} --epochs; "
+                "expected fewer"
+            )
         factor = 2**self.depth
         if self.image_size % factor:
             raise ValueError(
@@ -103,28 +193,102 @@ class TrainerConfig:
         return json.dumps(values, indent=2) + "\n"
 
     @classmethod
-    def load(cls, run_dir: Path) -> Self:
+    def load(cls, folder: Path) -> Self:
         """Reads the configuration of a run.
 
         Args:
-            run_dir: folder that ``trainer train`` wrote to.
+            folder: that ``trainer train`` wrote to, or that of a checkpoint of it.
 
         Raises:
             ValueError: if the folder holds no configuration that this version can read.
         """
-        path = run_dir / CONFIG_FILENAME
+        path = folder / CONFIG_FILENAME
         try:
             values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             return cls(**{**values, "data": Path(values["data"]), "out": Path(values["out"])})
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise ValueError(
-                f"{run_dir} is no training run: it holds no config.json; "
+                f"{folder} is no training run: it holds no config.json; "
                 "point to the OUT folder of `make train-multigpu`"
             ) from error
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} cannot be read as a configuration of this version: {error!r}"
             ) from error
+
+
+_CHOICES = {
+    "normalization": NORMALIZATIONS,
+    "loss": LOSSES,
+    "schedule": SCHEDULES,
+    "flip": FLIPS,
+    "precision": PRECISIONS,
+    "cache": CACHES,
+    "resume": RESUMES,
+}
+
+RECIPES: Mapping[str, Mapping[str, Any]] = {
+    "reference": {},
+    "best": {
+        "normalization": "instance",
+        "loss": "bce_dice",
+        "epochs": 60,
+        "patience": 60,
+        "learning_rate": 2e-3,
+        "schedule": "cosine",
+        "warmup_epochs": 1.0,
+        "clip_norm": 1.0,
+        "ema_decay": 0.99,
+        "rotation_degrees": 20.0,
+        "zoom": 0.25,
+        "translation": 0.1,
+        "contrast": 0.2,
+        "gamma": 0.4,
+        "blur": 0.25,
+        "noise": 8.0,
+        "precision": AUTO,
+    },
+}
+"""What ``--recipe`` sets, where a flag does not set it: the reference is the defaults."""
+
+NOT_OF_A_RECIPE = (
+    *("data", "out", "image_size", "filters", "depth", "global_batch_size", "accumulation_steps"),
+    *("devices", "xla", "deterministic", "cache", "checkpoint_minutes", "checkpoint_steps"),
+    *("resume", "seed"),
+)
+"""Settings that follow from the machine and the task, not from how training is done."""
+
+
+def make_config(recipe: str, **settings: Any) -> TrainerConfig:
+    """Makes a configuration of a recipe and of what differs from it.
+
+    Args:
+        recipe: a key of ``RECIPES``.
+        settings: fields of ``TrainerConfig``; they win over the recipe.
+
+    Raises:
+        ValueError: if there is no such recipe, or a value cannot work.
+    """
+    if recipe not in RECIPES:
+        raise ValueError(f"--recipe is {recipe!r}; expected one of {', '.join(RECIPES)}")
+    return TrainerConfig(**{**RECIPES[recipe], **settings})
+
+
+def describe_recipe(config: TrainerConfig) -> str:
+    """Names the recipe that a configuration is nearest to, and what differs from it."""
+    differences = {
+        name: [
+            f"--{field.name.replace('_', '-')} {getattr(config, field.name)}"
+            for field in dataclasses.fields(config)
+            if field.name not in NOT_OF_A_RECIPE
+            and getattr(config, field.name) != values.get(field.name, field.default)
+            # What "auto" was resolved to on this machine is no other recipe.
+            and values.get(field.name, field.default) != AUTO
+        ]
+        for name, values in RECIPES.items()
+    }
+    name = min(differences, key=lambda key: len(differences[key]))
+    return f"{name}, but {' '.join(differences[name])}" if differences[name] else name
 
 
 def _require(config: TrainerConfig, name: str, holds: bool, expected: str) -> None:

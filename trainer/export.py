@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -14,6 +13,7 @@ from preprocessing.publish import whole_folder, write_text
 from preprocessing.spec import MASK_FILE_FOREGROUND, VALIDATION_SPLIT
 from trainer.failures import explained
 from trainer.input_pipeline import read_examples
+from trainer.model import UNet
 from trainer.resizing import resize_image, restore_probability
 from trainer.run_folder import load_best_model, load_manifest
 from trainer.segmentation import logits_of, segment
@@ -59,10 +59,10 @@ class ExportConfig:
 class ServedModel:
     """The U-Net inside of the two signatures of ``trainer.signature``."""
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: UNet) -> None:
         """Wraps a trained model."""
         self._model = model
-        self._size = model.input_shape[1]
+        self._size = model.image_size
 
     def save(self, folder: Path) -> None:
         """Writes the SavedModel with the signatures of the contract."""

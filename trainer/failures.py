@@ -8,6 +8,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from preprocessing.manifest import DatasetManifest, ManifestError
+from trainer.interruption import WorkerLostError
 
 
 @contextmanager
@@ -21,6 +22,7 @@ def explained(data: Path, manifest: DatasetManifest) -> Iterator[None]:
     Raises:
         ManifestError: if a record cannot be read.
         ValueError: if the memory of a device is exhausted.
+        WorkerLostError: if another worker of the training does not answer any more.
     """
     try:
         yield
@@ -33,7 +35,12 @@ def explained(data: Path, manifest: DatasetManifest) -> Iterator[None]:
     except tf.errors.ResourceExhaustedError as error:
         raise ValueError(
             "the memory of a device is exhausted; lower --global-batch-size, --image-size or "
-            f"--filters, or use more devices ({str(error).strip().splitlines()[0]})"
+            f"--filters, use more devices, or raise --accumulation-steps ({_first_line(error)})"
+        ) from error
+    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
+        raise WorkerLostError(
+            "another worker is gone, so training cannot go on; start all workers again, and they "
+            f"go on from the last checkpoint ({type(error).__name__})"
         ) from error
 
 
@@ -46,3 +53,7 @@ def damaged_shards(data: Path, manifest: DatasetManifest) -> list[str]:
                 if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
                     damaged.append(str(data / shard.filename))
     return damaged
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

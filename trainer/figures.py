@@ -28,11 +28,11 @@ PANELS = (
 class Prediction:
     """A slice, its reference mask, and the mask that a model predicts."""
 
+    kind: str
+    """Why it is drawn, such as ``worst``."""
+
     slice_id: str
     """Which slice it is."""
-
-    patient_id: str
-    """Whose slice it is."""
 
     image: np.ndarray
     """[height, width] uint8 gray values."""
@@ -43,8 +43,8 @@ class Prediction:
     predicted_mask: np.ndarray
     """[height, width] uint8 in {0, 1}."""
 
-    dice: float
-    """Agreement of the two masks."""
+    caption: str
+    """How well the two masks agree."""
 
 
 def draw_curves(rows: Sequence[Row], path: Path) -> None:
@@ -74,25 +74,50 @@ def draw_curves(rows: Sequence[Row], path: Path) -> None:
 def draw_predictions(predictions: Sequence[Prediction], path: Path) -> None:
     """Draws a row for each slice: slice, reference mask, prediction, and both outlines.
 
+    In the prediction, what is missed and what is too much has the color of the mask that it is in.
+
     Args:
         predictions: from the worst to the best.
         path: of the PNG.
     """
-    figure = Figure(figsize=(12, 3.15 * len(predictions)), layout="constrained")
+    figure = Figure(figsize=(12.4, 3.15 * len(predictions) + 0.4), layout="constrained")
     grid = figure.subplots(len(predictions), 4, squeeze=False)
     for row, prediction in zip(grid, predictions, strict=True):
         _show(row[0], prediction.image, prediction.slice_id)
         _show(row[1], prediction.mask * 255, "reference mask")
-        _show(row[2], prediction.predicted_mask * 255, f"prediction, Dice {prediction.dice:.3f}")
-        _show(row[3], prediction.image, "outlines: reference, prediction")
+        _show(row[2], _compared(prediction), f"prediction: {prediction.caption}")
+        _show(row[3], prediction.image, "outlines of both")
         _outline(row[3], prediction.mask, REFERENCE_COLOR)
         _outline(row[3], prediction.predicted_mask, PREDICTION_COLOR)
+        # The axes are switched off, and so would be a label of theirs.
+        row[0].text(
+            *(-0.06, 0.5, prediction.kind),
+            transform=row[0].transAxes,
+            rotation=90,
+            ha="center",
+            va="center",
+            fontsize=14,
+            weight="bold",
+        )
     handles = [
         matplotlib.lines.Line2D([], [], color=color, label=label)
-        for color, label in ((REFERENCE_COLOR, "reference"), (PREDICTION_COLOR, "prediction"))
+        for color, label in (
+            (REFERENCE_COLOR, "reference, and what the prediction misses"),
+            (PREDICTION_COLOR, "prediction, and what is too much of it"),
+        )
     ]
     figure.legend(handles=handles, loc="outside upper right", ncols=2)
     _save(figure, path)
+
+
+def _compared(prediction: Prediction) -> np.ndarray:
+    """Gives [height, width, 3] uint8: white where both masks are lung."""
+    lung, predicted = prediction.mask > 0, prediction.predicted_mask > 0
+    colors = np.zeros((*lung.shape, 3))
+    colors[lung & predicted] = 1
+    colors[lung & ~predicted] = matplotlib.colors.to_rgb(REFERENCE_COLOR)
+    colors[predicted & ~lung] = matplotlib.colors.to_rgb(PREDICTION_COLOR)
+    return (255 * colors).astype(np.uint8)
 
 
 def _show(axes: Axes, pixels: np.ndarray, title: str) -> None:

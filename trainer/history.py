@@ -1,7 +1,8 @@
 """``history.csv``: one row for each epoch, and what follows from the rows.
 
 The best epoch and the decision to stop are computed from the rows alone, so a run that was stopped
-and goes on decides as one that was not.
+and goes on decides as one that was not. How long an epoch took is not among them: a run that was
+stopped leaves the same file as one that was not.
 """
 
 import csv
@@ -13,14 +14,14 @@ from pathlib import Path
 from preprocessing.publish import write_text
 from trainer.metrics import METRICS
 
+FILENAME = "history.csv"
+
 Row = dict[str, float]
 
 COLUMNS = (
     "epoch",
     *(f"train_{metric}" for metric in METRICS),
     *(f"validation_{metric}" for metric in METRICS),
-    "seconds",
-    "slices_per_s",
 )
 
 
@@ -35,30 +36,6 @@ def write_history(path: Path, rows: Sequence[Row]) -> None:
     writer.writeheader()
     writer.writerows({**row, "epoch": int(row["epoch"])} for row in rows)
     write_text(path, text.getvalue())
-
-
-def read_history(path: Path, *, num_epochs: int) -> list[Row]:
-    """Reads the rows of the first ``num_epochs`` epochs.
-
-    Raises:
-        ValueError: if the file lacks one of them.
-    """
-    if not num_epochs:
-        return []
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [{key: float(row[key]) for key in COLUMNS} for row in csv.DictReader(file)]
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise ValueError(
-            f"{path} cannot be read ({error!r}), but the checkpoint beside it is of epoch "
-            f"{num_epochs}; restore the file or start in another folder"
-        ) from error
-    if len(rows) < num_epochs:
-        raise ValueError(
-            f"{path} has {len(rows)} epochs, but the checkpoint beside it is of epoch "
-            f"{num_epochs}; restore the file or start in another folder"
-        )
-    return rows[:num_epochs]
 
 
 def best_epoch(rows: Sequence[Row]) -> int:
@@ -80,14 +57,20 @@ def should_stop(rows: Sequence[Row], *, epochs: int, patience: int) -> bool:
     return len(rows) >= epochs or len(rows) - best_epoch(rows) >= patience
 
 
-def check_finite(loss: float, *, first_step: int, last_step: int) -> None:
+def check_finite(loss: float, *, epoch: int, step: int, what: str) -> None:
     """Stops a run whose loss is no number any more.
 
+    Args:
+        loss: sum or mean, which is no number if one of its parts is none.
+        epoch: in which it was computed, counted from 1.
+        step: of that epoch, counted from 1.
+        what: ``training`` or ``validation``.
+
     Raises:
-        FloatingPointError: if the loss is NaN or infinite; the message names the steps.
+        FloatingPointError: if the loss is NaN or infinite; the message names the step.
     """
     if not math.isfinite(loss):
         raise FloatingPointError(
-            f"the loss became {loss} between steps {first_step} and {last_step}; try a "
-            "lower --learning-rate or --precision float32"
+            f"the {what} loss became {loss} in step {step} of epoch {epoch}; try a lower "
+            "--learning-rate, --clip-norm 1 or --precision float32, in another folder"
         )

@@ -3,33 +3,38 @@
 Batches stay uint8 until they are on the device: a quarter of the bytes of float32.
 """
 
-import logging
-import os
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
-from preprocessing.manifest import DatasetManifest, ManifestError
+from preprocessing.manifest import DatasetManifest
 from preprocessing.records import parse_example
-from trainer.augmentation import IDENTITY, random_transforms
+from trainer.augmentation import draw_augmentation
 from trainer.config import TrainerConfig
-from trainer.resizing import resize_image, resize_mask
-
-logger = logging.getLogger(__name__)
-
-CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
-"""Where a container finds its limit of memory in bytes, or ``max``."""
+from trainer.shard_index import index_shards, shard_paths
+from trainer.slice_store import SliceStore
 
 SHARDS_AT_ONCE = 4
 """Shards that are read in turn. A constant: the order of records must not depend on the machine."""
 
+PADDING = -1
+"""Stands for no slice in the plan of an epoch."""
+
 Batch = dict[str, tf.Tensor]
 """``image`` and ``mask``: uint8 [batch, size, size, 1]; ``weight``: float32 [batch], 1 for a slice
-and 0 for padding; on training also ``transform``: float32 [batch, 8], for ``augmentation``."""
+and 0 for padding; ``num_slices``: float32 [batch], the number of slices in the global batch, in
+each place; on training also what ``trainer.augmentation`` draws."""
 
 
 class SplitReader:
-    """One split of a dataset, decoded and scaled to the size of the model."""
+    """One split of a dataset, in global batches, of which a worker reads its own part.
+
+    An epoch is planned as a whole: from the seed and the epoch follows which slice goes to which
+    place of which batch. So it is the same on any number of replicas and workers, however slices
+    are kept, and can begin at any step.
+    """
 
     def __init__(
         self,
@@ -38,93 +43,99 @@ class SplitReader:
         split_name: str,
         *,
         num_replicas: int,
+        num_workers: int = 1,
+        worker_index: int = 0,
     ) -> None:
-        """Checks the shards and sets up the reading; nothing is read yet.
+        """Reads the shards once, and checks them; no slice is decoded yet.
 
         Args:
             config: sizes, cache and seed.
             manifest: of the dataset in ``config.data``.
             split_name: ``train`` or ``validation``.
-            num_replicas: the padded batch is a multiple of it, so that every replica has a share.
+            num_replicas: over all workers; the padded batch is a multiple of it.
+            num_workers: processes that train together.
+            worker_index: which of them this is.
 
         Raises:
-            ManifestError: if the split is empty, or a shard is missing or has another size.
+            ManifestError: if the split is empty, or a shard is missing or is not the one that was
+                written.
         """
         self._config = config
-        self.num_replicas = num_replicas
-        self.num_slices = manifest.splits[split_name].num_examples
-        self.padded_batch_size = -(-config.global_batch_size // num_replicas) * num_replicas
-        self._slices = self._cached(read_examples(config.data, manifest, split_name))
+        self._index = index_shards(config.data, manifest, split_name)
+        self.num_slices = len(self._index)
+        parts = num_replicas * config.accumulation_steps
+        self.padded_batch_size = -(-config.global_batch_size // parts) * parts
+        share = self.padded_batch_size // num_workers
+        self._columns = np.arange(worker_index * share, (worker_index + 1) * share)
+        self._folder = config.out / "cache" / f"{split_name}-{worker_index}"
+        self._store: SliceStore | None = None
 
     @property
     def steps(self) -> int:
         """Number of batches in one pass; the last one may be padded."""
         return -(-self.num_slices // self._config.global_batch_size)
 
-    def training_batches(self, epoch: int) -> tf.data.Dataset:
-        """Gives one epoch of shuffled batches with random transforms.
+    @property
+    def store(self) -> SliceStore:
+        """The slices; they are decoded when they are asked for the first time.
 
-        The order and the transforms follow from the seed and the epoch alone, so an epoch that is
-        run again sees the same batches, whatever the number of replicas.
+        Raises:
+            ValueError: if the disk is too small to keep them.
+        """
+        if self._store is None:
+            self._store = SliceStore(
+                self._index,
+                size=self._config.image_size,
+                cache=self._config.cache,
+                folder=self._folder,
+            )
+        return self._store
+
+    def training_batches(self, epoch: int, *, first_step: int = 0) -> tf.data.Dataset:
+        """Gives an epoch of shuffled batches with random augmentation.
+
+        Args:
+            epoch: which one, counted from 1; it decides on order and augmentation.
+            first_step: how many batches are left out at the beginning.
         """
         epoch_seed = self._config.seed * 1_000_003 + epoch
-        num_slices = self._config.global_batch_size
+        order = np.random.default_rng(epoch_seed).permutation(self.num_slices)
+        global_batch_size = self._config.global_batch_size
+        # Padding is not drawn for: its numbers are those of the last slice.
+        columns = np.minimum(self._columns, global_batch_size - 1)
 
-        def draw_transforms(step: tf.Tensor, batch: Batch) -> Batch:
+        def draw(step: tf.Tensor, batch: Batch) -> Batch:
             seed = tf.stack([tf.constant(epoch_seed, tf.int64), step])
-            drawn = random_transforms(self._config, num_slices=num_slices, seed=seed)
-            return {**batch, "transform": self._pad_transforms(drawn)}
+            draws = draw_augmentation(self._config, num_slices=global_batch_size, seed=seed)
+            return {**batch, **{key: tf.gather(value, columns) for key, value in draws.items()}}
 
-        # Shuffle over the whole split: its slices lie in the cache, and the buffer shares them.
-        shuffled = self._slices.shuffle(
-            self.num_slices, seed=epoch_seed, reshuffle_each_iteration=False
-        )
-        return self._batches(shuffled).enumerate().map(draw_transforms).prefetch(2)
+        batches = self._batches(order, first_step)
+        return batches.enumerate(first_step).map(draw).prefetch(2).with_options(_options())
 
     def evaluation_batches(self) -> tf.data.Dataset:
         """Gives every slice of the split exactly once, in order, without augmentation."""
-        return self._batches(self._slices).prefetch(2)
+        order = np.arange(self.num_slices)
+        return self._batches(order, 0).prefetch(2).with_options(_options())
 
-    def _cached(self, examples: tf.data.Dataset) -> tf.data.Dataset:
-        size = self._config.image_size
+    def _batches(self, order: npt.NDArray[np.int64], first_step: int) -> tf.data.Dataset:
+        plan = self._plan(order)[first_step:]
+        num_slices: npt.NDArray[np.float32] = np.sum(plan != PADDING, axis=1, dtype=np.float32)
+        own = plan[:, self._columns]
+        weights = (own != PADDING).astype(np.float32)
+        counts = np.repeat(num_slices[:, np.newaxis], own.shape[1], axis=1)
+        # Where there is padding, some slice is read all the same, and weighs nothing.
+        slices = self.store.batches(np.maximum(own, 0))
+        weighted = tf.data.Dataset.from_tensor_slices({"weight": weights, "num_slices": counts})
+        return tf.data.Dataset.zip(slices, weighted).map(lambda one, other: {**one, **other})
 
-        def scale(example: Batch) -> Batch:
-            return {
-                "image": resize_image(example["image"][tf.newaxis], size)[0],
-                "mask": resize_mask(example["mask"][tf.newaxis], size)[0],
-            }
-
-        slices = examples.map(scale, num_parallel_calls=_num_cores())
-        num_bytes = 2 * self.num_slices * size * size
-        fits = num_bytes < _memory_bytes() / 4
-        if self._config.cache == "memory" or (self._config.cache == "auto" and fits):
-            return slices.cache()
-        logger.info(
-            "slices take %.1f GiB decoded: they are read anew each epoch", num_bytes / 2**30
-        )
-        return slices
-
-    def _batches(self, slices: tf.data.Dataset) -> tf.data.Dataset:
-        # Batch before padding: the last batch is filled up with weight 0, never dropped.
-        return slices.batch(self._config.global_batch_size).map(self._pad)
-
-    def _pad(self, batch: Batch) -> Batch:
-        num_real = tf.shape(batch["image"])[0]
-        missing = self.padded_batch_size - num_real
-        size = self._config.image_size
-        padded = {
-            key: tf.ensure_shape(
-                tf.pad(pixels, [[0, missing], [0, 0], [0, 0], [0, 0]]),
-                [self.padded_batch_size, size, size, 1],
-            )
-            for key, pixels in batch.items()
-        }
-        padded["weight"] = tf.cast(tf.range(self.padded_batch_size) < num_real, tf.float32)
-        return padded
-
-    def _pad_transforms(self, transforms: tf.Tensor) -> tf.Tensor:
-        missing = self.padded_batch_size - transforms.shape[0]
-        return tf.concat([transforms, tf.tile(tf.constant([IDENTITY]), [missing, 1])], axis=0)
+    def _plan(self, order: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Cuts an order of slices into global batches: [steps, padded_batch_size]."""
+        size = self._config.global_batch_size
+        plan = np.full([self.steps, self.padded_batch_size], PADDING)
+        for step in range(self.steps):
+            batch = order[step * size : (step + 1) * size]
+            plan[step, : len(batch)] = batch
+        return plan
 
 
 def read_examples(dataset_dir: Path, manifest: DatasetManifest, split_name: str) -> tf.data.Dataset:
@@ -141,47 +152,20 @@ def read_examples(dataset_dir: Path, manifest: DatasetManifest, split_name: str)
     Raises:
         ManifestError: if the split is empty, or a shard is missing or has another size.
     """
-    split = manifest.splits[split_name]
-    if not split.num_examples:
-        raise ManifestError(
-            f"the {split_name} split of {dataset_dir} is empty; "
-            "write the dataset again with more patients or another --validation-fraction"
-        )
-    paths = []
-    for shard in split.shards:
-        path = dataset_dir / shard.filename
-        if not path.is_file():
-            raise ManifestError(
-                f"{path} is missing, but dataset.json lists it; write the dataset again"
-            )
-        if path.stat().st_size != shard.num_bytes:
-            raise ManifestError(
-                f"{path} has {path.stat().st_size} bytes; dataset.json says {shard.num_bytes}: "
-                "it was changed or copied in part; copy it again or write the dataset again"
-            )
-        paths.append(str(path))
+    paths = [str(path) for path in shard_paths(dataset_dir, manifest, split_name)]
     records = tf.data.Dataset.from_tensor_slices(paths).interleave(
         tf.data.TFRecordDataset,
         cycle_length=SHARDS_AT_ONCE,
         num_parallel_calls=SHARDS_AT_ONCE,
         deterministic=True,
     )
+    examples = records.map(parse_example, num_parallel_calls=SHARDS_AT_ONCE)
+    return examples.with_options(_options())
+
+
+def _options() -> tf.data.Options:
     # With autotuning, deleting an iterator may wait for the next tick of its thread, and the ticks
     # come at 5, 10, 20 seconds and so on: measured as a pause after each epoch.
     options = tf.data.Options()
     options.autotune.enabled = False
-    return records.map(parse_example, num_parallel_calls=_num_cores()).with_options(options)
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0))
-
-
-def _memory_bytes() -> int:
-    """Gives the memory that this process may use: of the machine, or of its container."""
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        limit = CGROUP_LIMIT.read_text(encoding="ascii").strip()
-    except FileNotFoundError:
-        return machine  # no control groups, or those of version 1
-    return machine if limit == "max" else min(machine, int(limit))
+    return options

@@ -1,4 +1,4 @@
-"""Accuracy, Dice and IoU, as sums of counts.
+"""Accuracy, Dice, IoU, precision, sensitivity and specificity, as sums of counts.
 
 Counts add up across batches and replicas, ratios do not, so every metric is kept as a row of totals
 until the very end. The choice for slices without lung: docs/decisions/0003-empty-masks.md.
@@ -73,7 +73,13 @@ def summarize(totals: Sequence[float]) -> dict[str, float]:
 
     Returns:
         ``loss`` and ``accuracy``; ``dice_pooled`` and ``iou_pooled``, one ratio over all pixels;
-        ``dice_per_slice_mean`` and ``iou_per_slice_mean``. NaN where there was no slice.
+        ``dice_per_slice_mean`` and ``iou_per_slice_mean``; and over all pixels ``precision`` (the
+        share of predicted lung that is lung), ``sensitivity`` (of lung that is predicted) and
+        ``specificity`` (of background that is predicted background). NaN where there was no slice.
+
+        A share of no pixels at all, 0/0, is 1 where the two masks agree wholly, and 0 otherwise, as
+        Dice is: a model that marks nothing has precision 0 where there is lung, and 1 where there
+        is none. So ``dice_pooled`` is the harmonic mean of precision and sensitivity always.
     """
     total = dict(zip(TOTALS, (float(value) for value in totals), strict=True))
     num_slices = total["num_slices"]
@@ -81,13 +87,23 @@ def summarize(totals: Sequence[float]) -> dict[str, float]:
         return dict.fromkeys(METRICS, math.nan)
     areas = total["mask_area"] + total["predicted_area"]
     union = areas - total["intersection"]
+    background = total["num_pixels"] - total["mask_area"]
+    true_background = total["num_pixels"] - union
+    where_undefined = 1.0 if total["num_correct"] == total["num_pixels"] else 0.0
+
+    def share(part: float, whole: float) -> float:
+        return part / whole if whole else where_undefined
+
     return {
         "loss": total["loss_sum"] / num_slices,
         "accuracy": total["num_correct"] / total["num_pixels"],
-        "dice_pooled": 2 * total["intersection"] / areas if areas else 1.0,
-        "iou_pooled": total["intersection"] / union if union else 1.0,
+        "dice_pooled": share(2 * total["intersection"], areas),
+        "iou_pooled": share(total["intersection"], union),
         "dice_per_slice_mean": total["dice_sum"] / num_slices,
         "iou_per_slice_mean": total["iou_sum"] / num_slices,
+        "precision": share(total["intersection"], total["predicted_area"]),
+        "sensitivity": share(total["intersection"], total["mask_area"]),
+        "specificity": share(true_background, background),
     }
 
 
@@ -98,6 +114,9 @@ METRICS = (
     "iou_pooled",
     "dice_per_slice_mean",
     "iou_per_slice_mean",
+    "precision",
+    "sensitivity",
+    "specificity",
 )
 """Keys of what ``summarize`` gives."""
 

@@ -1,25 +1,28 @@
-"""The folder of a run: whose it is, its checkpoints, and how to get its model back."""
+"""The folder of a run: whose it is, and how to get its model and its dataset back."""
 
-import contextlib
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import keras
-import tensorflow as tf
-
 from preprocessing.manifest import FILENAME, DatasetManifest, ManifestError
 from preprocessing.publish import write_text
+from trainer.checkpoints import (
+    best_checkpoint,
+    has_checkpoint,
+    is_checkpoint,
+    load_checkpoint_model,
+)
 from trainer.config import CONFIG_FILENAME, TrainerConfig
-from trainer.model import build_unet
+from trainer.model import UNet
 
-MAY_CHANGE = ("data", "out", "num_replicas", "cache", "epochs", "patience")
+MAY_CHANGE = (
+    *("data", "out", "epochs", "patience", "accumulation_steps", "resume"),
+    *("devices", "xla", "deterministic", "cache", "checkpoint_minutes", "checkpoint_steps"),
+)
 """Settings that may differ when a run goes on: they do not change what an epoch computes."""
-
-PATTERN_CHARACTERS = "*?[]\\"
-"""TensorFlow takes the path of a checkpoint for a pattern, so these cannot be part of it."""
 
 
 @contextmanager
@@ -36,7 +39,6 @@ def claimed(config: TrainerConfig, manifest: DatasetManifest) -> Iterator[None]:
         ValueError: if the folder holds something else, another process trains in it, or it cannot
             be written.
     """
-    _check_path(config.out)
     try:
         config.out.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(config.out, os.O_RDONLY)
@@ -46,6 +48,8 @@ def claimed(config: TrainerConfig, manifest: DatasetManifest) -> Iterator[None]:
         ) from error
     try:
         _lock(descriptor, config.out)
+        _remove_abandoned(config.out)
+        _check_resume(config)
         if (config.out / CONFIG_FILENAME).exists():
             _check_same_run(config, manifest)
         elif any(config.out.iterdir()):
@@ -64,61 +68,26 @@ def claimed(config: TrainerConfig, manifest: DatasetManifest) -> Iterator[None]:
         os.close(descriptor)
 
 
-class Checkpoints:
-    """The state after the last epoch, to go on from, and the weights of the best epoch.
-
-    Under ``checkpoints/latest`` and ``checkpoints/best``.
-    """
-
-    def __init__(self, run_dir: Path, model: keras.Model, optimizer: keras.Optimizer) -> None:
-        """Sets up; nothing is read or written yet."""
-        self._epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self._latest = tf.train.CheckpointManager(
-            tf.train.Checkpoint(model=model, optimizer=optimizer, epoch=self._epoch),
-            str(run_dir / "checkpoints" / "latest"),
-            max_to_keep=2,
-        )
-        self._best = tf.train.CheckpointManager(
-            tf.train.Checkpoint(model=model), str(_best_dir(run_dir)), max_to_keep=1
-        )
-
-    def restore(self) -> int:
-        """Restores the last epoch's state, if there is one; gives that epoch's number or 0.
-
-        Raises:
-            ValueError: if the checkpoint is damaged.
-        """
-        path = self._latest.latest_checkpoint
-        if path is None:
-            return 0
-        with _damage_explained(path):
-            self._latest.checkpoint.restore(path).assert_existing_objects_matched()
-        return int(self._epoch.numpy())
-
-    def save(self, *, epoch: int, is_best: bool) -> None:
-        """Saves the state after an epoch."""
-        if is_best:
-            self._best.save(checkpoint_number=epoch)
-        self._epoch.assign(epoch)
-        self._latest.save(checkpoint_number=epoch)
-
-
-def load_best_model(run_dir: Path) -> tuple[TrainerConfig, keras.Model]:
+def load_best_model(run_dir: Path) -> tuple[TrainerConfig, UNet]:
     """Builds the model of a run with the weights of its best epoch, on the default device.
+
+    Returns:
+        The configuration of the run as it is now (a dataset may have moved), and the model.
 
     Raises:
         ValueError: if the folder holds no run, no epoch of it has ended yet, or its checkpoint is
             damaged.
     """
     config = TrainerConfig.load(run_dir)
-    _check_path(run_dir)
-    path = tf.train.latest_checkpoint(str(_best_dir(run_dir)))
-    if path is None:
+    folder = best_checkpoint(run_dir)
+    if folder is None and is_checkpoint(run_dir):
+        raise ValueError(
+            f"{run_dir} is a checkpoint of a run; name the folder of the run, or evaluate it with "
+            "--checkpoint"
+        )
+    if folder is None:
         raise ValueError(f"{run_dir} holds no checkpoint yet: train it for an epoch at least")
-    model = model_of(config)
-    with _damage_explained(path):
-        restored = tf.train.Checkpoint(model=model).restore(path)
-        restored.assert_existing_objects_matched().expect_partial()
+    _, model = load_checkpoint_model(folder)
     return config, model
 
 
@@ -149,30 +118,6 @@ def load_manifest(
         ) from error
 
 
-def model_of(config: TrainerConfig) -> keras.Model:
-    """Builds the U-Net that a configuration describes, with its initial weights."""
-    return build_unet(
-        image_size=config.image_size,
-        filters=config.filters,
-        depth=config.depth,
-        precision=config.precision,
-        seed=config.seed,
-    )
-
-
-def _best_dir(run_dir: Path) -> Path:
-    return run_dir / "checkpoints" / "best"
-
-
-def _check_path(run_dir: Path) -> None:
-    found = sorted(set(PATTERN_CHARACTERS) & set(str(run_dir)))
-    if found:
-        raise ValueError(
-            f"the path of the run is {run_dir}; TensorFlow cannot keep checkpoints below a name "
-            f"with {' '.join(found)}; choose another folder"
-        )
-
-
 def _lock(descriptor: int, run_dir: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -182,6 +127,29 @@ def _lock(descriptor: int, run_dir: Path) -> None:
         ) from error
 
 
+def _remove_abandoned(run_dir: Path) -> None:
+    """Removes what a killed process had not written to its end; only this one writes here now."""
+    for entry in [*run_dir.glob(".*.partial*"), *run_dir.glob("c*/**/.*.partial*")]:
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink(missing_ok=True)
+
+
+def _check_resume(config: TrainerConfig) -> None:
+    is_run = (config.out / CONFIG_FILENAME).exists()
+    if config.resume == "never" and is_run:
+        raise ValueError(
+            f"--resume is never, but --out {config.out} holds a training run; choose another "
+            "folder, or remove that one"
+        )
+    if config.resume == "always" and not has_checkpoint(config.out):
+        raise ValueError(
+            f"--resume is always, but --out {config.out} holds no checkpoint of a run; name the "
+            "folder of the run, or leave the flag out to begin one"
+        )
+
+
 def _check_same_run(config: TrainerConfig, manifest: DatasetManifest) -> None:
     earlier = TrainerConfig.load(config.out)
     differences = [
@@ -189,6 +157,11 @@ def _check_same_run(config: TrainerConfig, manifest: DatasetManifest) -> None:
         for name, value in vars(config).items()
         if name not in MAY_CHANGE and getattr(earlier, name) != value
     ]
+    if config.schedule == "cosine" and earlier.epochs != config.epochs:
+        differences.append(
+            f"--epochs {earlier.epochs} there, {config.epochs} here, on which the learning rates "
+            "of a cosine schedule depend"
+        )
     # The manifest is written after the configuration: a kill between the two leaves it out.
     if (config.out / FILENAME).exists():
         trained_on = DatasetManifest.load(config.out)
@@ -199,15 +172,3 @@ def _check_same_run(config: TrainerConfig, manifest: DatasetManifest) -> None:
             f"--out {config.out} holds another run ({'; '.join(differences)}); choose another "
             "folder, or give the same settings to go on with that run"
         )
-
-
-@contextlib.contextmanager
-def _damage_explained(path: str) -> Iterator[None]:
-    try:
-        yield
-    except (tf.errors.OpError, IndexError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"the checkpoint {path} is damaged ({reason}); restore it from a copy, or train anew "
-            "in another folder"
-        ) from error

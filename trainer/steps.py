@@ -1,65 +1,123 @@
-"""One step of training and one of validation, on every replica at once."""
+"""Steps of training and of validation, on every replica at once, many of them in one call."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-import keras
 import tensorflow as tf
 
-from trainer.augmentation import apply_transforms
-from trainer.distribution import run_and_sum, sum_over_replicas
-from trainer.losses import binary_cross_entropy
-from trainer.metrics import slice_totals
+from trainer.augmentation import change_gray_values, move_pixels
+from trainer.config import TrainerConfig
+from trainer.distribution import Placement, sum_over_replicas
+from trainer.losses import loss_of_slices
+from trainer.metrics import TOTALS, slice_totals
+from trainer.model import UNet
+from trainer.optimizer import Optimizer
 from trainer.signature import PROBABILITY_THRESHOLD
 
 Batch = Mapping[str, tf.Tensor]
-Step = Callable[[Batch], tf.Tensor]
-"""From a batch as ``trainer.input_pipeline`` makes it to one row of ``trainer.metrics.TOTALS``."""
+Steps = Callable[[Iterator[Batch], tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+"""Takes batches as ``trainer.input_pipeline`` makes them, the number of steps, and the totals so
+far, float64 [len(TOTALS)]. Gives the totals after these steps, and in which of them, counted from
+1, the loss was no number for the first time, or 0."""
 
 
-def make_training_step(
-    strategy: tf.distribute.Strategy, model: keras.Model, optimizer: keras.Optimizer
-) -> Step:
-    """Makes the function that updates the weights once from a global batch.
+def make_training_steps(
+    config: TrainerConfig, placement: Placement, model: UNet, optimizer: Optimizer
+) -> Steps:
+    """Makes the function that updates the weights, once with each global batch.
 
     The gradient is that of the mean loss over the real slices of the *global* batch: each replica
-    divides the sum over its own slices by the count over all replicas, and the optimizer sums the
-    gradients. So the result does not depend on how the batch was split, nor on padding.
+    divides the sum over its own slices by the count over all replicas, and the gradients are
+    summed. So the result does not depend on how the batch was split, nor on padding, nor on the
+    number of parts in which a replica computes its share.
     """
+    variables = [variable.value for variable in model.trainable_variables]
+    gradient_of: dict[int, Callable[..., tuple[tf.Tensor, list[tf.Tensor]]]] = {}
 
-    def replica_step(batch: Batch) -> tf.Tensor:
-        image, mask = apply_transforms(
-            image=batch["image"], mask=batch["mask"], transforms=batch["transform"]
-        )
-        weight = batch["weight"]
-        num_slices = sum_over_replicas(tf.reduce_sum(weight))
+    def gradient_step(part: Batch, scale: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Gives the totals of a part, and the gradient of its share of the mean loss."""
         with tf.GradientTape() as tape:
-            logits = model(image, training=True)
-            loss = binary_cross_entropy(mask=mask, logits=logits)  # [batch]
-            objective = tf.reduce_sum(loss * weight) / num_slices
-        gradients = tape.gradient(objective, model.trainable_variables)
-        optimizer.apply(gradients, model.trainable_variables)
-        return _weighted_totals(mask, logits, loss, weight)
+            logits = model(part["image"], training=True)
+            loss = loss_of_slices(config.loss, mask=part["mask"], logits=logits)  # [batch]
+            objective = scale * tf.reduce_sum(loss * part["weight"] / part["num_slices"])
+        gradients = tape.gradient(objective, variables)
+        return _weighted_totals(part, logits, loss), gradients
 
-    return tf.function(lambda batch: run_and_sum(strategy, replica_step, batch))
+    def replica_step(share: Batch) -> tf.Tensor:
+        # Each replica has a function of its own, which captures that replica's variables. Only the
+        # gradient is compiled: sums over replicas cannot be inside of XLA.
+        compute = gradient_of.setdefault(
+            placement.local_replica_index(),
+            tf.function(gradient_step, jit_compile=config.xla or None),
+        )
+        scale = tf.identity(optimizer.loss_scale) if optimizer.scales_loss else tf.constant(1.0)
+        parts = [_augment(config, part) for part in _parts(share, config.accumulation_steps)]
+        totals, gradients = compute(parts[0], scale)
+        for part in parts[1:]:
+            # One after the other, so that the memory of a part is free before the next one.
+            with tf.control_dependencies(gradients):
+                part = {key: tf.identity(value) for key, value in part.items()}
+            more_totals, more = compute(part, scale)
+            totals += more_totals
+            gradients = [one + other for one, other in zip(gradients, more, strict=True)]
+        optimizer.apply(sum_over_replicas(gradients))
+        return totals
+
+    return _many(placement, replica_step)
 
 
-def make_validation_step(strategy: tf.distribute.Strategy, model: keras.Model) -> Step:
-    """Makes the function that measures the model on a global batch, without augmentation."""
+def make_validation_steps(config: TrainerConfig, placement: Placement, model: UNet) -> Steps:
+    """Makes the function that measures the model on global batches, without augmentation."""
 
-    def replica_step(batch: Batch) -> tf.Tensor:
-        mask = batch["mask"]
-        logits = model(tf.cast(batch["image"], tf.float32), training=False)
-        loss = binary_cross_entropy(mask=mask, logits=logits)
-        return _weighted_totals(mask, logits, loss, batch["weight"])
+    def replica_step(share: Batch) -> tf.Tensor:
+        logits = model(tf.cast(share["image"], tf.float32), training=False)
+        loss = loss_of_slices(config.loss, mask=share["mask"], logits=logits)
+        return _weighted_totals(share, logits, loss)
 
-    return tf.function(lambda batch: run_and_sum(strategy, replica_step, batch))
+    return _many(placement, replica_step)
 
 
-def _weighted_totals(
-    mask: tf.Tensor, logits: tf.Tensor, loss: tf.Tensor, weight: tf.Tensor
-) -> tf.Tensor:
+def _many(placement: Placement, replica_step: Callable[[Batch], tf.Tensor]) -> Steps:
+    """Puts a loop over batches around a step, inside of one graph."""
+
+    @tf.function
+    def steps(
+        batches: Iterator[Batch], num_steps: tf.Tensor, totals: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        bad_step = tf.constant(0)
+        for index in tf.range(1, num_steps + 1):
+            row = placement.run_and_sum(replica_step, next(batches))
+            # Added one by one, so that the sum does not depend on the number of steps in a call.
+            totals += row
+            is_bad = ~tf.math.is_finite(row[TOTALS.index("loss_sum")])
+            bad_step = tf.where(is_bad & (bad_step == 0), index, bad_step)
+        return totals, bad_step
+
+    return steps
+
+
+def _augment(config: TrainerConfig, part: Batch) -> dict[str, tf.Tensor]:
+    image, mask = move_pixels(image=part["image"], mask=part["mask"], transform=part["transform"])
+    image = change_gray_values(config, image, part)
+    return {
+        "image": image,
+        "mask": mask,
+        "weight": part["weight"],
+        "num_slices": part["num_slices"],
+    }
+
+
+def _parts(share: Batch, count: int) -> Sequence[Batch]:
+    """Cuts the share of a replica into equal parts."""
+    cut = {key: tf.split(value, count) for key, value in share.items()}
+    return [{key: values[index] for key, values in cut.items()} for index in range(count)]
+
+
+def _weighted_totals(batch: Batch, logits: tf.Tensor, loss: tf.Tensor) -> tf.Tensor:
     """Sums the totals of the real slices: [len(TOTALS)] float64."""
     totals = slice_totals(
-        mask=mask, probability=tf.sigmoid(logits), loss=loss, threshold=PROBABILITY_THRESHOLD
+        mask=batch["mask"],
+        probability=tf.sigmoid(logits),
+        loss=loss,
+        threshold=PROBABILITY_THRESHOLD,
     )
-    return tf.reduce_sum(totals * tf.cast(weight, tf.float64)[:, tf.newaxis], axis=0)
+    return tf.reduce_sum(totals * tf.cast(batch["weight"], tf.float64)[:, tf.newaxis], axis=0)

@@ -14,7 +14,8 @@ from serving import predict
 from serving.config import PredictConfig, ServeConfig
 from serving.embedded.server import EmbeddedServer
 from trainer.config import TrainerConfig
-from trainer.evaluation import EvaluationConfig, evaluate
+from trainer.evaluation.config import EvaluationConfig
+from trainer.evaluation.job import evaluate
 from trainer.export import ExportConfig, export
 from trainer.input_pipeline import read_examples
 from trainer.signature import SIGNATURES

@@ -1,4 +1,6 @@
+import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -33,6 +35,17 @@ def changed(**values: object) -> str:
 def test_manifest_survives_its_file(tmp_path):
     (tmp_path / FILENAME).write_text(MANIFEST.to_json())
     assert DatasetManifest.load(tmp_path) == MANIFEST
+
+
+def test_hash_of_the_data_is_that_of_the_sorted_hashes_of_all_shards():
+    shards = tuple(replace(SHARD, sha256=sha256) for sha256 in ("ef", "ab"))
+    validation = replace(MANIFEST.splits["validation"], shards=(replace(SHARD, sha256="cd"),))
+    train = replace(MANIFEST.splits["train"], shards=shards)
+    manifest = replace(MANIFEST, splits={"train": train, "validation": validation})
+    expected = hashlib.sha256(b"ab\ncd\nef").hexdigest()
+    assert manifest.data_sha256() == expected
+    assert replace(manifest, options={"seed": 1}).data_sha256() == expected
+    assert MANIFEST.data_sha256() != expected
 
 
 def test_equal_manifests_give_equal_text():

@@ -5,7 +5,7 @@ import pytest
 
 from preprocessing.config import TfrecordsConfig
 from preprocessing.errors import PreprocessingError
-from preprocessing.splitting import assign_splits, find_patients, sort_by_hash
+from preprocessing.splitting import assign_splits, find_patients, read_patients, sort_by_hash
 
 
 def make_config(**changes):
@@ -110,6 +110,14 @@ def test_pattern_of_ones_own_sees_the_folder():
 def test_names_without_patient_give_none():
     assert patients_of("1", "2") == ([None, None], "nothing")
     assert patients_of("all/1", "all/2") == ([None, None], "nothing")
+
+
+def test_only_who_splits_is_offered_a_split_by_slice():
+    hint = "; or pass --split-by slice and do not trust the metrics"
+    with pytest.raises(PreprocessingError, match=f"that reads all of them{hint}$"):
+        patients_of("P1_z1", "x")
+    with pytest.raises(PreprocessingError, match="that reads all of them$"):
+        read_patients(["P1_z1", "x"], pattern="auto")
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,7 @@ def small_config(dataset: Path, out: Path, **settings: object) -> TrainerConfig:
         "global_batch_size": 4,
         "epochs": 2,
         "learning_rate": 5e-3,
+        "devices": "cpu",
     }
     return TrainerConfig(data=dataset, out=out, **{**defaults, **settings})
 
@@ -116,6 +117,13 @@ def small_config(dataset: Path, out: Path, **settings: object) -> TrainerConfig:
 @pytest.fixture
 def config(dataset: Path, tmp_path: Path) -> TrainerConfig:
     return small_config(dataset, tmp_path / "run")
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves out what comes after training, for tests that train often."""
+    for name in ("draw_curves", "evaluate", "write_model_card"):
+        monkeypatch.setattr(f"trainer.train.{name}", lambda *_: None)
 
 
 @pytest.fixture(scope="session")

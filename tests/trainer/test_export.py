@@ -8,7 +8,8 @@ from PIL import Image
 
 from preprocessing.manifest import DatasetManifest
 from trainer import export as export_module
-from trainer.evaluation import EvaluationConfig, evaluate
+from trainer.evaluation.config import EvaluationConfig
+from trainer.evaluation.job import evaluate
 from trainer.export import ExportConfig, ServedModel, export
 from trainer.input_pipeline import read_examples
 from trainer.signature import SIGNATURES
@@ -114,7 +115,7 @@ def test_model_that_answers_differently_is_not_published(trained_run, tmp_path, 
 def test_model_that_a_session_cannot_run_is_not_published(trained_run, tmp_path, monkeypatch):
     def save_with_wrapped_variables(served, folder):
         module = tf.Module()
-        module.model = served._model
+        module.layers = list(served._model._flatten_layers(include_self=False))
         segment = tf.function(served.segment, [export_module._tensor_spec(export_module.IMAGE)])
         encoded = tf.function(
             served.segment_encoded, [export_module._tensor_spec(export_module.IMAGE_BYTES)]

@@ -5,13 +5,12 @@ import numpy as np
 import pytest
 
 from preprocessing.manifest import DatasetManifest, ManifestError, Split
-from trainer import input_pipeline
 from trainer.input_pipeline import SplitReader, read_examples
 
 
-def reader(config, split: str = "train", *, num_replicas: int = 1) -> SplitReader:
+def reader(config, split: str = "train", *, num_replicas: int = 1, **workers) -> SplitReader:
     manifest = DatasetManifest.load(config.data)
-    return SplitReader(config, manifest, split, num_replicas=num_replicas)
+    return SplitReader(config, manifest, split, num_replicas=num_replicas, **workers)
 
 
 def images_of(batches) -> list[bytes]:
@@ -71,33 +70,53 @@ def test_batches_are_uint8_at_the_size_of_the_model(config):
     assert batch["image"].dtype == batch["mask"].dtype == np.uint8
     assert set(np.unique(batch["mask"])) == {0, 1}
     assert batch["transform"].shape == (4, 8)
+    assert batch["noise_seed"].shape == (4, 2)
+    assert batch["weight"].shape == batch["num_slices"].shape == (4,)
 
 
-def test_cache_changes_nothing_in_what_is_read(config):
-    cached, read_anew = (
-        images_of(reader(replace(config, cache=cache)).training_batches(1))
-        for cache in ("memory", "none")
-    )
-    assert cached == read_anew
+@pytest.mark.parametrize("cache", ["disk", "none"])
+def test_where_slices_are_kept_changes_nothing_in_what_is_read(config, cache):
+    for epoch in (1, 2):
+        in_memory, other = (
+            list(reader(replace(config, cache=kept)).training_batches(epoch).as_numpy_iterator())
+            for kept in ("memory", cache)
+        )
+        for batch, same in zip(in_memory, other, strict=True):
+            for key in batch:
+                assert np.array_equal(batch[key], same[key]), key
 
 
-def test_slices_are_cached_only_when_they_fit(config, monkeypatch, tmp_path, caplog):
-    caplog.set_level("INFO", logger="trainer.input_pipeline")
-    limit = tmp_path / "memory.max"
-    monkeypatch.setattr(input_pipeline, "CGROUP_LIMIT", limit)
-    for text, says_so in (("max\n", False), ("1073741824\n", False), ("1000\n", True)):
-        limit.write_text(text)
-        caplog.clear()
-        reader(config)
-        assert ("they are read anew each epoch" in caplog.text) == says_so, text
+@pytest.mark.parametrize("first_step", [1, 2, 3])
+def test_epoch_can_begin_at_any_step(config, first_step):
+    whole = list(reader(config).training_batches(2).as_numpy_iterator())
+    rest = reader(config).training_batches(2, first_step=first_step).as_numpy_iterator()
+    for batch, same in zip(whole[first_step:], rest, strict=True):
+        for key in batch:
+            assert np.array_equal(batch[key], same[key]), key
 
 
-def test_order_of_records_does_not_depend_on_the_number_of_cores(config, monkeypatch):
-    orders = []
-    for num_cores in (1, 5):
-        monkeypatch.setattr(input_pipeline, "_num_cores", lambda count=num_cores: count)
-        orders.append(images_of(reader(config).evaluation_batches()))
-    assert orders[0] == orders[1]
+def test_every_place_knows_the_number_of_slices_in_the_global_batch(config):
+    batches = reader(config).evaluation_batches().as_numpy_iterator()
+    assert [batch["num_slices"].tolist() for batch in batches] == [[4] * 4, [4] * 4, [2] * 4]
+
+
+def test_workers_read_the_parts_of_the_batches_of_one(config):
+    config = replace(config, global_batch_size=3)
+    alone = list(reader(config, num_replicas=2).training_batches(1).as_numpy_iterator())
+    parts = [
+        reader(config, num_replicas=2, num_workers=2, worker_index=index).training_batches(1)
+        for index in range(2)
+    ]
+    for batch, first, second in zip(alone, *(p.as_numpy_iterator() for p in parts), strict=True):
+        for key in batch:
+            assert len(first[key]) == len(second[key]) == 2
+            assert np.array_equal(batch[key], np.concatenate([first[key], second[key]])), key
+
+
+def test_batch_is_padded_to_a_multiple_of_the_parts(config):
+    split = reader(replace(config, accumulation_steps=3), num_replicas=2)
+    weights = [b["weight"].tolist() for b in split.evaluation_batches().as_numpy_iterator()]
+    assert weights[0] == [1, 1, 1, 1, 0, 0]
 
 
 def test_missing_shard_is_named(config, tmp_path):

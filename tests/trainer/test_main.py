@@ -6,8 +6,9 @@ import pytest
 
 from trainer.__main__ import build_parser, main
 from trainer.config import TrainerConfig
-from trainer.evaluation import EvaluationConfig
+from trainer.evaluation.config import EvaluationConfig
 from trainer.export import ExportConfig
+from trainer.interruption import EXIT_CTRL_C, EXIT_RETRY, Terminated, WorkerLostError
 from trainer.startup import LOG_LEVEL_VARIABLE
 
 REQUIRED = {
@@ -18,16 +19,59 @@ REQUIRED = {
 
 
 @pytest.mark.parametrize(
-    ("verb", "config_class"),
-    [("train", TrainerConfig), ("evaluate", EvaluationConfig), ("export", ExportConfig)],
+    ("verb", "config_class"), [("evaluate", EvaluationConfig), ("export", ExportConfig)]
 )
 def test_flags_are_the_fields_of_the_configuration_with_the_same_defaults(verb, config_class):
     flags = vars(build_parser().parse_args([verb, *REQUIRED[verb]]))
     del flags["verb"]
     assert set(flags) == {field.name for field in dataclasses.fields(config_class)}
     for field in dataclasses.fields(config_class):
-        if field.default is not dataclasses.MISSING:
+        if f"--{field.name}" not in REQUIRED[verb]:
             assert flags[field.name] == field.default, field.name
+
+
+def test_flags_of_training_are_the_fields_of_its_configuration():
+    train = build_parser()._subparsers._group_actions[0].choices["train"]
+    flags = {action.dest for action in train._actions} - {"help", "recipe"}
+    assert flags == {field.name for field in dataclasses.fields(TrainerConfig)}
+
+
+def test_flags_of_training_that_are_not_given_are_left_to_the_recipe():
+    flags = vars(build_parser().parse_args(["train", *REQUIRED["train"], "--recipe", "best"]))
+    assert set(flags) == {"verb", "data", "out", "recipe"}
+
+
+def test_flags_of_training_reach_its_configuration(monkeypatch):
+    seen = []
+    monkeypatch.setattr("trainer.train.run", seen.append)
+    given = ["--recipe", "best", "--noise", "2", "--xla", "--devices", "cpu:2", "--cache", "disk"]
+    assert main(["train", *REQUIRED["train"], *given]) == 0
+    config = seen[0]
+    assert (config.noise, config.xla, config.devices, config.cache) == (2.0, True, "cpu:2", "disk")
+    assert config.loss == "bce_dice"
+
+
+def test_help_tells_what_each_recipe_takes():
+    shown = build_parser()._subparsers._group_actions[0].choices["train"].format_help()
+    assert "(reference: 50, best: 60)" in " ".join(shown.split())
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (WorkerLostError("a peer is gone"), EXIT_RETRY, "error: a peer is gone\n"),
+        (Terminated(), EXIT_RETRY, "stopped\n"),
+        (KeyboardInterrupt(), EXIT_CTRL_C, "stopped\n"),
+        (FloatingPointError("the loss became nan"), 1, "error: the loss became nan\n"),
+    ],
+)
+def test_exit_code_tells_whether_the_same_command_goes_on(monkeypatch, capsys, error, code, said):
+    def fail(config):
+        raise error
+
+    monkeypatch.setattr("trainer.train.run", fail)
+    assert main(["train", *REQUIRED["train"]]) == code
+    assert capsys.readouterr().err == said
 
 
 def test_flag_with_a_typing_error_is_refused(capsys):

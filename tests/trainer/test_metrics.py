@@ -53,6 +53,49 @@ def test_pixel_at_the_threshold_is_lung():
     assert row[TOTALS.index("predicted_area")] == 16
 
 
+def test_shares_of_lung_and_background_counted_by_hand():
+    metrics = summarize(totals_of((MASK, PREDICTED))[0].tolist())
+    assert metrics["precision"] == pytest.approx(2 / 5)
+    assert metrics["sensitivity"] == pytest.approx(2 / 4)
+    assert metrics["specificity"] == pytest.approx(9 / 12)
+
+
+def test_shares_are_pooled_over_all_slices():
+    metrics = summarize(totals_of((MASK, PREDICTED), (EMPTY, PREDICTED)).sum(axis=0).tolist())
+    assert metrics["precision"] == pytest.approx(2 / 10)
+    assert metrics["sensitivity"] == pytest.approx(2 / 4)
+    assert metrics["specificity"] == pytest.approx((9 + 11) / (12 + 16))
+
+
+@pytest.mark.parametrize(
+    ("mask", "predicted", "precision", "sensitivity", "specificity"),
+    [
+        (EMPTY, EMPTY, 1, 1, 1),  # 0/0 twice, and the masks agree wholly
+        (FULL, FULL, 1, 1, 1),
+        (EMPTY, PREDICTED, 0, 0, 11 / 16),  # sensitivity is 0/0, and the masks do not agree
+        (MASK, EMPTY, 0, 0, 1),  # precision is 0/0
+        (FULL, PREDICTED, 1, 5 / 16, 0),  # specificity is 0/0
+    ],
+)
+def test_share_of_nothing_is_one_only_where_the_masks_agree(
+    mask, predicted, precision, sensitivity, specificity
+):
+    metrics = summarize(totals_of((mask, predicted))[0].tolist())
+    found = [metrics[name] for name in ("precision", "sensitivity", "specificity")]
+    assert found == pytest.approx([precision, sensitivity, specificity])
+
+
+@pytest.mark.parametrize(
+    "pair", [(MASK, PREDICTED), (EMPTY, PREDICTED), (MASK, EMPTY), (EMPTY, EMPTY), (FULL, FULL)]
+)
+def test_dice_is_the_harmonic_mean_of_precision_and_sensitivity(pair):
+    metrics = summarize(totals_of(pair)[0].tolist())
+    precision, sensitivity = metrics["precision"], metrics["sensitivity"]
+    both = precision + sensitivity
+    mean = 2 * precision * sensitivity / both if both else 0
+    assert metrics["dice_pooled"] == pytest.approx(mean)
+
+
 def test_pooled_and_per_slice_dice_differ_on_slices_of_unequal_area():
     row = totals_of((MASK, MASK), (EMPTY, PREDICTED)).sum(axis=0).tolist()
     metrics = summarize(row)

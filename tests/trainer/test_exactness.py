@@ -1,0 +1,114 @@
+"""The same result on one replica, on several, and on two processes; in one part and in several."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.trainer.runs import Workers, history_of, latest_arrays
+from trainer import train
+from trainer.config import TrainerConfig
+from trainer.train import run
+
+# Of the 10 slices, a batch of 6 leaves 4, one of 5 none, one of 4 leaves 2: over 2 replicas 6
+# divides evenly and 5 does not; over 3 the last batch of 2 leaves one of them empty.
+BATCHES = {6: 5, 5: 5, 4: 4}
+"""Epochs by size of the global batch, so that there are 10 steps at least."""
+
+RATES = {"none": 1e-3, "instance": 2e-4}
+"""Adam divides a gradient by its own size, so the rounding of a tiny one becomes part of a step;
+with a normalization behind it, a convolution has many such."""
+
+
+def trained(config: TrainerConfig) -> tuple[dict[str, np.ndarray], list[list[float]]]:
+    """Gives the weights after all epochs, and the rows of the history."""
+    run(config)
+    return latest_arrays(config.out), history_of(config.out)
+
+
+@pytest.fixture(scope="module")
+def alone(dataset, tmp_path_factory):
+    """Gives what one replica comes to, and keeps it."""
+    found: dict[tuple, tuple] = {}
+
+    def train_alone(config: TrainerConfig):
+        key = tuple(value for name, value in vars(config).items() if name != "out")
+        if key not in found:
+            out = tmp_path_factory.mktemp("alone") / "run"
+            found[key] = trained(replace(config, out=out, devices="cpu"))
+        return found[key]
+
+    return train_alone
+
+
+def assert_same(result, expected):
+    (weights, rows), (weights_alone, rows_alone) = result, expected
+    assert weights.keys() == weights_alone.keys()
+    for name, value in weights_alone.items():
+        np.testing.assert_allclose(weights[name], value, atol=1e-5, err_msg=name)
+    np.testing.assert_allclose(rows, rows_alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("normalization", ["none", "instance"])
+@pytest.mark.parametrize("global_batch_size", BATCHES)
+@pytest.mark.parametrize("num_replicas", [2, 3])
+def test_result_does_not_depend_on_the_number_of_replicas(
+    config, alone, num_replicas, global_batch_size, normalization, no_pictures
+):
+    config = replace(
+        config,
+        global_batch_size=global_batch_size,
+        epochs=BATCHES[global_batch_size],
+        learning_rate=RATES[normalization],
+        normalization=normalization,
+    )
+    result = trained(replace(config, devices=f"cpu:{num_replicas}"))
+    assert_same(result, alone(config))
+
+
+@pytest.mark.parametrize("settings", [{"clip_norm": 0.1}, {"ema_decay": 0.9}, {"loss": "bce_dice"}])
+def test_clipping_averages_and_losses_are_those_of_the_global_batch(
+    config, alone, settings, no_pictures
+):
+    config = replace(config, epochs=4, learning_rate=1e-3, noise=5.0, zoom=0.2, **settings)
+    assert_same(trained(replace(config, devices="cpu:3")), alone(config))
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_result_does_not_depend_on_the_number_of_parts(config, alone, parts, no_pictures):
+    config = replace(config, epochs=4, learning_rate=RATES["instance"], normalization="instance")
+    for devices in ("cpu", "cpu:2"):
+        out = config.out / devices
+        split = replace(config, accumulation_steps=parts, devices=devices, out=out)
+        assert_same(trained(split), alone(config))
+
+
+def test_compiled_gradient_is_the_same_on_several_replicas(config, alone, no_pictures):
+    config = replace(config, epochs=4, learning_rate=RATES["instance"], normalization="instance")
+    assert_same(trained(replace(config, devices="cpu:2", xla=True)), alone(config))
+
+
+def test_number_of_steps_in_a_call_changes_nothing(config, alone, monkeypatch, no_pictures):
+    config = replace(config, epochs=4, learning_rate=1e-3)
+    monkeypatch.setattr(train, "SECONDS_IN_A_CALL", 0.0)  # one step in each call
+    weights, rows = trained(config)
+    assert rows == alone(config)[1]
+    for name, value in alone(config)[0].items():
+        assert np.array_equal(weights[name], value), name
+
+
+@pytest.mark.slow
+def test_result_does_not_depend_on_the_number_of_processes(config, alone, no_pictures):
+    config = replace(
+        config,
+        epochs=5,
+        learning_rate=RATES["instance"],
+        normalization="instance",
+        global_batch_size=5,
+    )
+    with Workers(replace(config, devices="cpu")) as workers:
+        ended = workers.end()
+    assert [code for code, _ in ended] == [0, 0], ended
+    assert "global batch 5 = 2 workers x 1 replicas x 3 slices (padded)" in ended[0][1]
+    assert_same((latest_arrays(config.out), history_of(config.out)), alone(config))
+    assert (config.out / "MODEL_CARD.md").exists()  # the chief went on to the end

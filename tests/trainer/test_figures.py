@@ -1,0 +1,42 @@
+import numpy as np
+from PIL import Image
+
+from trainer import figures
+from trainer.figures import Prediction, draw_curves, draw_predictions
+from trainer.history import COLUMNS
+
+
+def make(kind: str = "worst") -> Prediction:
+    return Prediction(
+        kind=kind,
+        slice_id="P1_z1",
+        image=np.full([2, 2], 90, np.uint8),
+        mask=np.array([[1, 1], [0, 0]], np.uint8),
+        predicted_mask=np.array([[1, 0], [1, 0]], np.uint8),
+        caption="Dice 0.500",
+    )
+
+
+def test_pixels_of_one_mask_alone_have_its_color():
+    colors = figures._compared(make())
+    assert colors[0, 0].tolist() == [255, 255, 255]
+    assert colors[0, 1].tolist() == [0x00, 0xD0, 0xFF]
+    assert colors[1, 0].tolist() == [0xFF, 0x9D, 0x00]
+    assert colors[1, 1].tolist() == [0, 0, 0]
+
+
+def test_each_slice_has_a_row(tmp_path):
+    heights = []
+    for count in (1, 3):
+        draw_predictions([make()] * count, tmp_path / "predictions.png")
+        with Image.open(tmp_path / "predictions.png") as picture:
+            assert picture.width > 1000
+            heights.append(picture.height)
+    assert heights[1] > 2.5 * heights[0]
+
+
+def test_curves_are_drawn(tmp_path):
+    rows = [{**dict.fromkeys(COLUMNS, 0.5), "epoch": float(epoch)} for epoch in (1, 2)]
+    draw_curves(rows, tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.width > 1000

@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer.losses import binary_cross_entropy, dice_loss, loss_of_slices
+
+MASK = tf.constant([1, 1, 0, 0], tf.uint8, [1, 2, 2, 1])
+
+
+def logits(*values: float) -> tf.Tensor:
+    return tf.constant(values, tf.float32, [1, 2, 2, 1])
+
+
+def test_cross_entropy_of_an_undecided_model_is_log_2():
+    loss = binary_cross_entropy(mask=MASK, logits=logits(0, 0, 0, 0))
+    np.testing.assert_allclose(loss, [np.log(2)], rtol=1e-6)
+
+
+def test_dice_loss_is_one_minus_soft_dice_with_a_pixel_of_smoothing():
+    # Probability 1/2 everywhere: both 1, areas 2 + 2; 1 - (2 + 1) / (4 + 1).
+    np.testing.assert_allclose(dice_loss(mask=MASK, logits=logits(0, 0, 0, 0)), [0.4], rtol=1e-6)
+
+
+def test_dice_loss_of_the_right_mask_is_nothing_and_of_the_wrong_one_nearly_one():
+    right, wrong = logits(99, 99, -99, -99), logits(-99, -99, 99, 99)
+    np.testing.assert_allclose(dice_loss(mask=MASK, logits=right), [0], atol=1e-6)
+    np.testing.assert_allclose(dice_loss(mask=MASK, logits=wrong), [1 - 1 / 5], rtol=1e-6)
+
+
+def test_dice_loss_of_two_empty_masks_is_nothing():
+    empty = tf.zeros_like(MASK)
+    np.testing.assert_allclose(dice_loss(mask=empty, logits=logits(*[-99] * 4)), [0], atol=1e-6)
+
+
+def test_each_slice_has_a_dice_loss_of_its_own():
+    masks = tf.concat([MASK, tf.zeros_like(MASK)], axis=0)
+    both = tf.concat([logits(99, 99, -99, -99), logits(99, 99, 99, 99)], axis=0)
+    np.testing.assert_allclose(dice_loss(mask=masks, logits=both), [0, 1 - 1 / 5], atol=1e-6)
+
+
+def test_loss_of_a_run_is_the_one_that_is_named():
+    values = logits(1, -2, 3, 0.5)
+    bce = binary_cross_entropy(mask=MASK, logits=values)
+    both = bce + dice_loss(mask=MASK, logits=values)
+    assert np.array_equal(loss_of_slices("bce", mask=MASK, logits=values), bce)
+    assert np.array_equal(loss_of_slices("bce_dice", mask=MASK, logits=values), both)
+
+
+@pytest.mark.parametrize("loss", [binary_cross_entropy, dice_loss])
+def test_shapes_that_differ_are_refused(loss):
+    with pytest.raises(ValueError, match="incompatible"):
+        loss(mask=MASK, logits=tf.zeros([1, 2, 3, 1]))
