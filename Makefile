@@ -14,6 +14,10 @@ PY := $(VENV)/bin/python
 # $(call require,NAME): the variable must be given.
 require = $(if $($(1)),,$(error $(1) is missing: $(2)))
 
+# $(call flags,NAMES): --name "value" of each variable that is given.
+lower = $(shell echo $(1) | tr A-Z a-z)
+flags = $(foreach name,$(1),$(if $($(name)),--$(call lower,$(name)) "$($(name))"))
+
 .DEFAULT_GOAL := help
 .PHONY: help setup data phantoms tfrecords inspect train-multigpu evaluate export serve predict \
 	demo test lint check format lock clean
@@ -43,9 +47,10 @@ train-multigpu: $(READY)  ## Train on every GPU: DATA=dir OUT=dir
 	$(call require,DATA,folder that `make tfrecords` wrote)$(call require,OUT,folder of the run)
 	$(PY) -m trainer train --data "$(DATA)" --out "$(OUT)" $(ARGS)
 
-evaluate: $(READY)  ## Measure the best epoch of a run: RUN=dir OUT=dir
-	$(call require,RUN,folder that `make train-multigpu` wrote)$(call require,OUT,folder to write to)
-	$(PY) -m trainer evaluate --run "$(RUN)" --out "$(OUT)" $(ARGS)
+evaluate: $(READY)  ## Measure RUN=dir, CHECKPOINT=dir or MODEL=dir: [DATA=dir | IMAGES=dir MASKS=dir] OUT=dir
+	$(if $(RUN)$(CHECKPOINT)$(MODEL),,$(error RUN is missing: folder that `make train-multigpu` wrote, or CHECKPOINT or MODEL))
+	$(call require,OUT,folder to write to)
+	$(PY) -m trainer evaluate $(call flags,RUN CHECKPOINT MODEL DATA IMAGES MASKS) --out "$(OUT)" $(ARGS)
 
 export: $(READY)  ## Best epoch of a run to a SavedModel: RUN=dir MODEL=dir
 	$(call require,RUN,folder that `make train-multigpu` wrote)$(call require,MODEL,folder of the versions of the model)

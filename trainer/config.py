@@ -251,12 +251,14 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
 }
 """What ``--recipe`` sets, where a flag does not set it: the reference is the defaults."""
 
-NOT_OF_A_RECIPE = (
-    *("data", "out", "image_size", "filters", "depth", "global_batch_size", "accumulation_steps"),
-    *("devices", "xla", "deterministic", "cache", "checkpoint_minutes", "checkpoint_steps"),
-    *("resume", "seed"),
+OF_THE_TASK = ("data", "out", "image_size", "filters", "depth", "global_batch_size", "seed")
+"""Settings that follow from what is to be done, and are of no recipe."""
+
+OF_THE_MACHINE = (
+    *("accumulation_steps", "devices", "xla", "deterministic", "cache"),
+    *("checkpoint_minutes", "checkpoint_steps", "resume"),
 )
-"""Settings that follow from the machine and the task, not from how training is done."""
+"""Settings that follow from where it is done, and change its result by rounding at most."""
 
 
 def make_config(recipe: str, **settings: Any) -> TrainerConfig:
@@ -280,7 +282,7 @@ def describe_recipe(config: TrainerConfig) -> str:
         name: [
             f"--{field.name.replace('_', '-')} {getattr(config, field.name)}"
             for field in dataclasses.fields(config)
-            if field.name not in NOT_OF_A_RECIPE
+            if field.name not in (*OF_THE_TASK, *OF_THE_MACHINE)
             and getattr(config, field.name) != values.get(field.name, field.default)
             # What "auto" was resolved to on this machine is no other recipe.
             and values.get(field.name, field.default) != AUTO

@@ -14,6 +14,7 @@ from preprocessing.spec import MASK_FILE_FOREGROUND, VALIDATION_SPLIT
 from trainer.failures import explained
 from trainer.input_pipeline import read_examples
 from trainer.model import UNet
+from trainer.model_card import FILENAME as MODEL_CARD_FILENAME
 from trainer.resizing import resize_image, restore_probability
 from trainer.run_folder import load_best_model, load_manifest
 from trainer.segmentation import logits_of, segment
@@ -129,6 +130,7 @@ def export(config: ExportConfig) -> Path:
         served.save(aside)
         difference = _compare(served, aside, images)
         write_text(aside / "assets.extra" / "training_config.json", run_config.recipe_to_json())
+        _copy_model_card(config.run, aside)
     logger.info(
         "exported version %d to %s; on %d validation slices both signatures agree with the trained "
         "model (probabilities differ by at most %.1e)",
@@ -187,6 +189,13 @@ def _call(session: Any, signature: Any, value: Any) -> dict[str, np.ndarray]:
     (received,) = signature.inputs.values()
     outputs = {key: tensor.name for key, tensor in signature.outputs.items()}
     return session.run(outputs, {received.name: value})
+
+
+def _copy_model_card(run_dir: Path, saved_dir: Path) -> None:
+    """Lays the card of a finished run beside its model; a run that is under way has none yet."""
+    card = run_dir / MODEL_CARD_FILENAME
+    if card.exists():
+        write_text(saved_dir / "assets.extra" / card.name, card.read_text(encoding="utf-8"))
 
 
 def _next_version(model_dir: Path) -> int:

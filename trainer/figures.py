@@ -18,7 +18,7 @@ REFERENCE_COLOR, PREDICTION_COLOR = "#00d0ff", "#ff9d00"
 
 PANELS = (
     ("accuracy", "Accuracy (share of pixels)"),
-    ("loss", "Loss (binary cross-entropy)"),
+    ("loss", "Loss"),
     ("dice_pooled", "Dice (pooled)"),
     ("iou_pooled", "IoU (pooled)"),
 )

@@ -100,22 +100,32 @@ class SplitReader:
         """
         epoch_seed = self._config.seed * 1_000_003 + epoch
         order = np.random.default_rng(epoch_seed).permutation(self.num_slices)
-        global_batch_size = self._config.global_batch_size
-        # Padding is not drawn for: its numbers are those of the last slice.
-        columns = np.minimum(self._columns, global_batch_size - 1)
-
-        def draw(step: tf.Tensor, batch: Batch) -> Batch:
-            seed = tf.stack([tf.constant(epoch_seed, tf.int64), step])
-            draws = draw_augmentation(self._config, num_slices=global_batch_size, seed=seed)
-            return {**batch, **{key: tf.gather(value, columns) for key, value in draws.items()}}
-
-        batches = self._batches(order, first_step)
-        return batches.enumerate(first_step).map(draw).prefetch(2).with_options(_options())
+        drawn = tf.data.Dataset.from_tensor_slices(self._draw(epoch_seed, first_step))
+        batches = tf.data.Dataset.zip(self._batches(order, first_step), drawn)
+        both = batches.map(lambda batch, draws: {**batch, **draws})
+        return both.prefetch(2).with_options(_options())
 
     def evaluation_batches(self) -> tf.data.Dataset:
         """Gives every slice of the split exactly once, in order, without augmentation."""
         order = np.arange(self.num_slices)
         return self._batches(order, 0).prefetch(2).with_options(_options())
+
+    def _draw(self, epoch_seed: int, first_step: int) -> dict[str, tf.Tensor]:
+        """Draws the augmentation of an epoch, all at once: [steps, share of this worker, …]."""
+        size = self._config.global_batch_size
+        # Padding is not drawn for: it gets what the last slice of its batch gets.
+        columns = np.minimum(self._columns, size - 1)
+        with tf.device("CPU:0"):
+            seed = tf.constant([epoch_seed, 0], tf.int64)
+            draws = draw_augmentation(self._config, num_slices=self.steps * size, seed=seed)
+            by_step = {
+                key: tf.reshape(value, [self.steps, size, *value.shape[1:]])
+                for key, value in draws.items()
+            }
+            return {
+                key: tf.gather(value[first_step:], columns, axis=1)
+                for key, value in by_step.items()
+            }
 
     def _batches(self, order: npt.NDArray[np.int64], first_step: int) -> tf.data.Dataset:
         plan = self._plan(order)[first_step:]

@@ -20,7 +20,7 @@ import jinja2
 from preprocessing.manifest import DatasetManifest
 from preprocessing.publish import write_text
 from preprocessing.spec import TRAIN_SPLIT, VALIDATION_SPLIT
-from trainer.config import TrainerConfig
+from trainer.config import OF_THE_MACHINE, TrainerConfig, describe_recipe
 from trainer.history import best_epoch
 
 FILENAME = "MODEL_CARD.md"
@@ -95,6 +95,7 @@ def write_model_card(run_dir: Path) -> Path:
         card = _template().render(
             config=config,
             settings=_settings(config),
+            recipe=describe_recipe(config),
             manifest=manifest,
             data_sha256=manifest.data_sha256(),
             train=manifest.splits[TRAIN_SPLIT],
@@ -159,6 +160,7 @@ def _settings(config: TrainerConfig) -> list[Setting]:
             default=_shown(defaults[name]) if defaults[name] != value else "",
         )
         for name, value in json.loads(config.recipe_to_json()).items()
+        if name not in OF_THE_MACHINE
     ]
 
 

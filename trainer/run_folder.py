@@ -15,13 +15,10 @@ from trainer.checkpoints import (
     is_checkpoint,
     load_checkpoint_model,
 )
-from trainer.config import CONFIG_FILENAME, TrainerConfig
+from trainer.config import CONFIG_FILENAME, OF_THE_MACHINE, TrainerConfig
 from trainer.model import UNet
 
-MAY_CHANGE = (
-    *("data", "out", "epochs", "patience", "accumulation_steps", "resume"),
-    *("devices", "xla", "deterministic", "cache", "checkpoint_minutes", "checkpoint_steps"),
-)
+MAY_CHANGE = ("data", "out", "epochs", "patience", *OF_THE_MACHINE)
 """Settings that may differ when a run goes on: they do not change what an epoch computes."""
 
 

@@ -4,10 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from preprocessing.manifest import DatasetManifest
 from tests.trainer.runs import Workers, history_of, latest_arrays
 from trainer import train
+from trainer.checkpoints import model_of
 from trainer.config import TrainerConfig
+from trainer.export import ExportConfig, export
+from trainer.input_pipeline import read_examples
+from trainer.resizing import resize_image, restore_probability
+from trainer.run_folder import load_best_model
 from trainer.train import run
 
 # Of the 10 slices, a batch of 6 leaves 4, one of 5 none, one of 4 leaves 2: over 2 replicas 6
@@ -112,3 +119,31 @@ def test_result_does_not_depend_on_the_number_of_processes(config, alone, no_pic
     assert "global batch 5 = 2 workers x 1 replicas x 3 slices (padded)" in ended[0][1]
     assert_same((latest_arrays(config.out), history_of(config.out)), alone(config))
     assert (config.out / "MODEL_CARD.md").exists()  # the chief went on to the end
+
+
+def test_replicas_stay_equal_and_the_saved_model_normalizes_as_they_do(
+    config, dataset, tmp_path, monkeypatch
+):
+    models = []
+
+    def build(config: TrainerConfig):
+        models.append(model_of(config))
+        return models[-1]
+
+    monkeypatch.setattr(train, "model_of", build)
+    config = replace(config, normalization="instance", devices="cpu:3", epochs=3)
+    run(config)
+    for weight in models[0].weights:
+        first, *others = (each.numpy() for each in weight.value.values)
+        assert len(others) == 2
+        for other in others:
+            assert np.array_equal(first, other), weight.path
+
+    version = export(ExportConfig(run=config.out, out=tmp_path / "model"))
+    served = tf.saved_model.load(str(version)).signatures["serving_default"]
+    best = load_best_model(config.out)[1]
+    for example in read_examples(dataset, DatasetManifest.load(dataset), "validation"):
+        image = resize_image(example["image"][tf.newaxis], config.image_size)
+        logits = best(tf.cast(image, tf.float32), training=True)  # as a replica computes it
+        probability = restore_probability(tf.sigmoid(logits), height=32, width=32)
+        np.testing.assert_allclose(served(image=image)["probability"], probability, atol=1e-4)
