@@ -1,9 +1,9 @@
 """Two logical CPU devices beside one: the time of a training step, and where the difference goes.
 
-Both run in turn in one process, on the same two cores. A step on two devices differs from one on one
-device in three ways: each device computes half of the batch, which uses the cores less well; gradients
-are summed; weights are updated twice. So three more contenders are timed, on one device each: half of
-the batch, and the whole batch in two parts, one after the other.
+Both run in turn in one process, on the same two cores. A step on two devices differs from one on
+one device in three ways: each device computes half of the batch, which uses the cores less well;
+gradients are summed; weights are updated twice. So two more contenders are timed, on one device
+each: half of the batch, and the whole batch in two parts, one after the other.
 """
 
 import statistics

@@ -1,8 +1,8 @@
 """Minutes until validation Dice reaches 0.90: the best recipe beside the reference, on real slices.
 
-Both train the same U-Net with 16 filters at 128x128 on the same slices, one after the other, to their
-ends; the validation patient is one that neither was trained on. Start-up counts. For each, the time
-of the first epoch at or above 0.90 is given, and what the whole run comes to.
+Both train the same U-Net with 16 filters at 128x128 on the same slices, one after the other, to
+their ends; the validation patient is one that neither was trained on. Start-up counts. For each,
+the time of the first epoch at or above 0.90 is given, and what the whole run comes to.
 """
 
 import csv

@@ -104,6 +104,7 @@ def test_every_target_is_explained_by_make_help():
         ("tfrecords", "IMAGES"),
         ("inspect", "DATA"),
         ("train-multigpu", "DATA"),
+        ("evaluate", "RUN"),
         ("export", "RUN"),
         ("serve", "MODEL"),
         ("predict", "INPUT"),

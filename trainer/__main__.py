@@ -193,11 +193,14 @@ def _add_machine(group: "argparse._ArgumentGroup") -> None:
     _choice(group, "cache", CACHES, "where decoded slices are kept; auto: where they fit")
     _setting(group, "checkpoint_minutes", float, "N", "minutes between two saves of the state")
     _setting(group, "checkpoint_steps", int, "N", "steps between two saves, besides")
-    _choice(
-        group,
-        "resume",
-        RESUMES,
-        "go on with the run in OUT: if there is one, always, or never",
+    group.add_argument(
+        "--resume",
+        choices=RESUMES,
+        nargs="?",
+        const="always",
+        default=argparse.SUPPRESS,
+        help="go on with the run in OUT: if there is one (auto), always (--resume alone says so), "
+        "or never (default: auto)",
     )
 
 

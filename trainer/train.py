@@ -65,6 +65,11 @@ def run(config: TrainerConfig) -> None:
         WorkerLostError: if another worker is gone.
     """
     manifest = DatasetManifest.load(config.data)
+    with explained(config.data, manifest):
+        _run(config, manifest)
+
+
+def _run(config: TrainerConfig, manifest: DatasetManifest) -> None:
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     placement = place(config.devices)
@@ -80,10 +85,7 @@ def run(config: TrainerConfig) -> None:
         )
         for split in (TRAIN_SPLIT, VALIDATION_SPLIT)
     )
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(explained(config.data, manifest))
-        if placement.is_chief:
-            stack.enter_context(claimed(config, manifest))
+    with claimed(config, manifest) if placement.is_chief else contextlib.nullcontext():
         placement.sum_over_workers([0.0])  # no worker looks for a checkpoint before this
         rows = _Training(config, placement, training, validation).run()
         if placement.is_chief:

@@ -51,6 +51,17 @@ def test_flags_of_training_reach_its_configuration(monkeypatch):
     assert config.loss == "bce_dice"
 
 
+@pytest.mark.parametrize(
+    ("given", "resume"),
+    [([], "auto"), (["--resume"], "always"), (["--resume", "never"], "never")],
+)
+def test_resume_alone_insists_on_a_run_to_go_on_with(monkeypatch, given, resume):
+    seen = []
+    monkeypatch.setattr("trainer.train.run", seen.append)
+    assert main(["train", *REQUIRED["train"], *given]) == 0
+    assert seen[0].resume == resume
+
+
 def test_help_tells_what_each_recipe_takes():
     shown = build_parser()._subparsers._group_actions[0].choices["train"].format_help()
     assert "(reference: 50, best: 60)" in " ".join(shown.split())

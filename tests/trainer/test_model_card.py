@@ -7,7 +7,7 @@ import pytest
 
 from preprocessing.manifest import FILENAME as MANIFEST_FILENAME
 from preprocessing.manifest import DatasetManifest
-from trainer.config import OF_THE_MACHINE, TrainerConfig
+from trainer.config import OF_THE_MACHINE, TrainerConfig, describe_recipe
 from trainer.history import COLUMNS, write_history
 from trainer.model_card import METRICS, write_model_card
 
@@ -76,7 +76,8 @@ def test_card_tells_every_setting_and_what_is_not_of_the_reference_recipe(run_di
     card = card_of(run_dir)
     assert "| `--filters` | 4 | 64 |" in card
     assert "| `--flip` | horizontal |  |" in card
-    assert "The recipe is reference, but --epochs 2" in card
+    assert f"The recipe is {describe_recipe(TrainerConfig.load(run_dir))}." in card
+    assert "The recipe is reference" in card
     # Without two paths, and without what follows from the machine.
     num_settings = len(vars(TrainerConfig.load(run_dir))) - 2 - len(OF_THE_MACHINE)
     assert card.count("| `--") == num_settings
