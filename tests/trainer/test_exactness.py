@@ -12,6 +12,7 @@ from trainer import train
 from trainer.checkpoints import model_of
 from trainer.config import TrainerConfig
 from trainer.export import ExportConfig, export
+from trainer.history import COLUMNS
 from trainer.input_pipeline import read_examples
 from trainer.resizing import resize_image, restore_probability
 from trainer.run_folder import load_best_model
@@ -22,9 +23,10 @@ from trainer.train import run
 BATCHES = {6: 5, 5: 5, 4: 4}
 """Epochs by size of the global batch, so that there are 10 steps at least."""
 
-RATES = {"none": 1e-3, "instance": 2e-4}
+RATES = {"none": 1e-3, "instance": 4e-5}
 """Adam divides a gradient by its own size, so the rounding of a tiny one becomes part of a step;
-with a normalization behind it, a convolution has many such."""
+with a normalization behind it, a convolution has many such. The moments of the gradient, which are
+compared too, do not depend on the rate so."""
 
 
 def trained(config: TrainerConfig) -> tuple[dict[str, np.ndarray], list[list[float]]]:
@@ -53,7 +55,11 @@ def assert_same(result, expected):
     assert weights.keys() == weights_alone.keys()
     for name, value in weights_alone.items():
         np.testing.assert_allclose(weights[name], value, atol=1e-5, err_msg=name)
-    np.testing.assert_allclose(rows, rows_alone, rtol=1e-4, atol=1e-5)
+    found, expected_rows = np.array(rows), np.array(rows_alone)
+    losses = [COLUMNS.index("train_loss"), COLUMNS.index("validation_loss")]
+    np.testing.assert_allclose(found[:, losses], expected_rows[:, losses], rtol=1e-4)
+    # A pixel whose probability is at the threshold may fall to either side: one or two of 5,120.
+    np.testing.assert_allclose(found, expected_rows, atol=2e-3)
 
 
 @pytest.mark.parametrize("normalization", ["none", "instance"])

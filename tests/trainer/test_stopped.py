@@ -32,7 +32,7 @@ def lasting_config(dataset, out, **settings):
             "filters": 16,
             "depth": 3,
             "global_batch_size": 1,
-            "epochs": 14,
+            "epochs": 40,
             "patience": 2,
             "learning_rate": 2e-2,
             "normalization": "instance",
@@ -126,15 +126,21 @@ def test_signal_saves_and_ends_with_a_code_of_its_own(dataset, tmp_path, number,
     assert "Traceback" not in said
 
 
+def wait_for_an_epoch(workers, run_dir):
+    deadline = time.monotonic() + PATIENCE_S
+    while not (run_dir / "history.csv").exists() or not history_of(run_dir):
+        assert all(process.poll() is None for process in workers.processes)
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 @pytest.mark.slow
 def test_signal_to_one_worker_stops_all_of_them(dataset, tmp_path):
     config = lasting_config(
         dataset, tmp_path / "run", deterministic=False, global_batch_size=2, epochs=99, patience=99
     )
     with Workers(config) as workers:
-        while not (config.out / "history.csv").exists() or not history_of(config.out):
-            assert all(process.poll() is None for process in workers.processes)
-            time.sleep(0.1)
+        wait_for_an_epoch(workers, config.out)
         workers.processes[1].terminate()
         ended = workers.end()
     assert [code for code, _ in ended] == [EXIT_RETRY, EXIT_RETRY], ended
@@ -147,9 +153,7 @@ def test_worker_that_is_killed_ends_its_peer_with_the_code_for_a_retry(dataset, 
         dataset, tmp_path / "run", deterministic=False, global_batch_size=2, epochs=99, patience=99
     )
     with Workers(config) as workers:
-        while not (config.out / "history.csv").exists() or not history_of(config.out):
-            assert all(process.poll() is None for process in workers.processes)
-            time.sleep(0.1)
+        wait_for_an_epoch(workers, config.out)
         workers.processes[1].kill()
         (code, said), _ = workers.end()
     assert code == EXIT_RETRY, said
