@@ -11,11 +11,14 @@ from tests.trainer.runs import Workers, history_of, latest_arrays
 from trainer import train
 from trainer.checkpoints import model_of
 from trainer.config import TrainerConfig
+from trainer.distribution import place
 from trainer.export import ExportConfig, export
 from trainer.history import COLUMNS
-from trainer.input_pipeline import read_examples
+from trainer.input_pipeline import SplitReader, read_examples
+from trainer.metrics import TOTALS
 from trainer.resizing import resize_image, restore_probability
 from trainer.run_folder import load_best_model
+from trainer.steps import make_validation_steps
 from trainer.train import run
 
 # Of the 10 slices, a batch of 6 leaves 4, one of 5 none, one of 4 leaves 2: over 2 replicas 6
@@ -50,16 +53,47 @@ def alone(dataset, tmp_path_factory):
     return train_alone
 
 
-def assert_same(result, expected):
+def assert_same(result, expected, *, with_counts: bool = True, share: float = 1e-3):
     (weights, rows), (weights_alone, rows_alone) = result, expected
     assert weights.keys() == weights_alone.keys()
     for name, value in weights_alone.items():
         np.testing.assert_allclose(weights[name], value, atol=1e-5, err_msg=name)
+        if "first_moment" in name:  # of the gradient: free of what Adam makes of its rounding
+            difference = np.abs(weights[name] - value).max()
+            assert difference <= share * np.abs(value).max(), name
     found, expected_rows = np.array(rows), np.array(rows_alone)
     losses = [COLUMNS.index("train_loss"), COLUMNS.index("validation_loss")]
     np.testing.assert_allclose(found[:, losses], expected_rows[:, losses], rtol=1e-4)
-    # A pixel whose probability is at the threshold may fall to either side: one or two of 5,120.
-    np.testing.assert_allclose(found, expected_rows, atol=2e-3)
+    if with_counts:
+        np.testing.assert_allclose(found, expected_rows, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("normalization", ["none", "instance"])
+@pytest.mark.parametrize("num_replicas", [2, 3])
+@pytest.mark.parametrize("global_batch_size", BATCHES)
+def test_counts_of_the_same_weights_are_equal_on_any_number_of_replicas(
+    config, num_replicas, global_batch_size, normalization
+):
+    config = replace(config, global_batch_size=global_batch_size, normalization=normalization)
+    totals = [measure(config, count) for count in (1, num_replicas)]
+    counts = [name for name in TOTALS if name not in ("loss_sum", "dice_sum", "iou_sum")]
+    for name, alone, together in zip(TOTALS, *totals, strict=True):
+        assert together == alone if name in counts else together == pytest.approx(alone, rel=1e-6)
+    assert totals[1][TOTALS.index("num_slices")] == 5  # padding is not counted
+    assert totals[1][TOTALS.index("num_pixels")] == 5 * 32 * 32
+
+
+def measure(config: TrainerConfig, num_replicas: int) -> list[float]:
+    """Gives the totals of the validation split, with the initial weights."""
+    placement = place(f"cpu:{num_replicas}")
+    with placement.scope():
+        model = model_of(config)
+    manifest = DatasetManifest.load(config.data)
+    reader = SplitReader(config, manifest, "validation", num_replicas=num_replicas)
+    steps = make_validation_steps(config, placement, model)
+    batches = iter(reader.evaluation_batches())
+    start = tf.zeros([len(TOTALS)], tf.float64)
+    return steps(batches, tf.constant(reader.steps), start)[0].numpy().tolist()
 
 
 @pytest.mark.parametrize("normalization", ["none", "instance"])
@@ -76,7 +110,9 @@ def test_result_does_not_depend_on_the_number_of_replicas(
         normalization=normalization,
     )
     result = trained(replace(config, devices=f"cpu:{num_replicas}"))
-    assert_same(result, alone(config))
+    # A pixel at the threshold may fall to either side where every channel is stretched; counts of
+    # the same weights are compared above.
+    assert_same(result, alone(config), with_counts=normalization == "none")
 
 
 @pytest.mark.parametrize("settings", [{"clip_norm": 0.1}, {"ema_decay": 0.9}, {"loss": "bce_dice"}])
@@ -97,8 +133,9 @@ def test_result_does_not_depend_on_the_number_of_parts(config, alone, parts, no_
 
 
 def test_compiled_gradient_is_the_same_on_several_replicas(config, alone, no_pictures):
+    # XLA sums in another order and contracts products: its rounding is larger than TensorFlow's.
     config = replace(config, epochs=4, learning_rate=RATES["instance"], normalization="instance")
-    assert_same(trained(replace(config, devices="cpu:2", xla=True)), alone(config))
+    assert_same(trained(replace(config, devices="cpu:2", xla=True)), alone(config), share=5e-3)
 
 
 def test_number_of_steps_in_a_call_changes_nothing(config, alone, monkeypatch, no_pictures):
@@ -123,7 +160,8 @@ def test_result_does_not_depend_on_the_number_of_processes(config, alone, no_pic
         ended = workers.end()
     assert [code for code, _ in ended] == [0, 0], ended
     assert "global batch 5 = 2 workers x 1 replicas x 3 slices (padded)" in ended[0][1]
-    assert_same((latest_arrays(config.out), history_of(config.out)), alone(config))
+    result = latest_arrays(config.out), history_of(config.out)
+    assert_same(result, alone(config), with_counts=False)
     assert (config.out / "MODEL_CARD.md").exists()  # the chief went on to the end
 
 
