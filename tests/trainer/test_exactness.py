@@ -148,18 +148,23 @@ def test_number_of_steps_in_a_call_changes_nothing(config, alone, monkeypatch, n
 
 
 @pytest.mark.slow
-def test_result_does_not_depend_on_the_number_of_processes(config, alone, no_pictures):
+@pytest.mark.parametrize(("global_batch_size", "share"), [(6, 3), (5, 3), (3, 2)])
+def test_result_does_not_depend_on_the_number_of_processes(
+    config, alone, global_batch_size, share, no_pictures
+):
+    # Over two workers 6 divides evenly, 5 does not, and the last batch of 3 leaves one empty.
     config = replace(
         config,
         epochs=5,
         learning_rate=RATES["instance"],
         normalization="instance",
-        global_batch_size=5,
+        global_batch_size=global_batch_size,
     )
     with Workers(replace(config, devices="cpu")) as workers:
         ended = workers.end()
     assert [code for code, _ in ended] == [0, 0], ended
-    assert "global batch 5 = 2 workers x 1 replicas x 3 slices (padded)" in ended[0][1]
+    line = f"global batch {global_batch_size} = 2 workers x 1 replicas x {share} slices"
+    assert line in ended[0][1]
     result = latest_arrays(config.out), history_of(config.out)
     assert_same(result, alone(config), with_counts=False)
     assert (config.out / "MODEL_CARD.md").exists()  # the chief went on to the end
