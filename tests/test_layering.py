@@ -38,7 +38,11 @@ HOMES = {
     },
     # Slow to load, and no worker of Beam needs them.
     "jinja2": {"preprocessing/inspection/gallery.py", "serving/report.py", "trainer/model_card.py"},
-    "scipy": {"preprocessing/inspection/measures.py", "trainer/evaluation/surface.py"},
+    "scipy": {
+        "preprocessing/inspection/measures.py",
+        "preprocessing/phantoms/acquisition.py",
+        "trainer/evaluation/surface.py",
+    },
     "grpc": {"serving/client.py", "serving/embedded/server.py", "serving/embedded/servicers.py"},
 }
 """Libraries that only some files may import."""

@@ -1,102 +1,22 @@
-"""What scanner and reconstruction add to a patient: couch, blur, noise, gantry circle, window."""
-
-from dataclasses import dataclass
+"""What scanner and reconstruction add to a patient: couch, blur, noise, streaks, circle, window."""
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import fft
 
-from preprocessing.phantoms.anatomy import PatientAnatomy
-from preprocessing.phantoms.canvas import AIR_HU, Floats, Grid, Pose
+from preprocessing.phantoms.couch import add_blanket, add_couch
+from preprocessing.phantoms.scanner import ScanSettings
+from preprocessing.phantoms.shapes import Floats, smooth_field
 from preprocessing.spec import IMAGE_SPEC
-
-WINDOW_LOW_HU = -1350.0
-WINDOW_HIGH_HU = 150.0
-"""The usual window: these densities become gray values 0 and 255."""
 
 MARGIN_PX = 8
 """Border around a slice while it is blurred."""
 
-OUTSIDE_HU = -3024.0
-"""What many scanners write outside of the circle that they reconstruct."""
+METAL_LIMIT_HU = 2800.0
+"""What is denser throws streaks."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class ScanSettings:
-    """One scanner, and how the patient was put into it."""
-
-    fov_mm: float
-    """Field of view: height and width of the image."""
-
-    center_x_mm: float
-    """How far to the right the center of the image is of the middle of the couch."""
-
-    center_y_mm: float
-    """How far below the top of the couch the center of the image is; negative for above."""
-
-    couch: str
-    """``flat`` (a board on a cradle), ``curved`` (a cradle) or ``none``."""
-
-    couch_hu: float
-    """Density of the shell of the couch."""
-
-    gantry_radius: float
-    """Radius of the reconstructed circle, in halves of the image."""
-
-    outside_hu: float
-    """Density written outside of that circle."""
-
-    blur_mm: float
-    """Standard deviation of the point spread of the reconstruction kernel."""
-
-    noise_hu: float
-    """Standard deviation of the noise in the middle of the body, before the pixel grid averages."""
-
-    window_low_hu: float
-    """Density shown as gray value 0."""
-
-    window_high_hu: float
-    """Density shown as gray value 255."""
-
-    def grid(self, image_size: int) -> Grid:
-        """Gives the pixels of a slice of this scan."""
-        return Grid(
-            image_size=image_size, fov_mm=self.fov_mm, x_mm=self.center_x_mm, y_mm=self.center_y_mm
-        )
-
-
-def pose(patient: PatientAnatomy) -> Pose:
-    """Lays a patient on the couch."""
-    return Pose(
-        width_scale=patient.width_scale,
-        depth_scale=patient.depth_scale,
-        roll_degrees=patient.roll_degrees,
-        back_mm=0.5 * patient.fat_mm,
-    )
-
-
-def sample_scan(rng: np.random.Generator, *, patient: PatientAnatomy) -> ScanSettings:
-    """Invents a scanner, and sets its field of view to the size of a patient.
-
-    Args:
-        rng: the source of all that varies.
-        patient: who lies in it.
-    """
-    chest_mm = 2 * patient.width_scale * (156 + patient.fat_mm)
-    depth_mm = 2 * patient.depth_scale * (108 + 0.8 * patient.fat_mm)
-    circle = rng.random() < 0.5
-    return ScanSettings(
-        fov_mm=max(chest_mm * rng.uniform(1.02, 1.45), 1.15 * depth_mm),
-        center_x_mm=rng.normal(0, 8),
-        center_y_mm=-depth_mm / 2 + rng.normal(0, 8),
-        couch=str(rng.choice(["flat", "curved", "none"], p=[0.5, 0.4, 0.1])),
-        couch_hu=rng.uniform(-500, 400),
-        gantry_radius=rng.uniform(0.96, 1.04) if circle else 2.0,
-        outside_hu=OUTSIDE_HU if rng.random() < 0.7 else AIR_HU,
-        blur_mm=rng.uniform(0.4, 0.9),
-        noise_hu=rng.uniform(6, 40),
-        window_low_hu=WINDOW_LOW_HU + rng.uniform(-60, 60),
-        window_high_hu=WINDOW_HIGH_HU + rng.uniform(-60, 60),
-    )
+SCANNER_MAX_HU = 3071.0
+"""The largest number that 12 bits hold when the smallest is -1024."""
 
 
 def acquire(
@@ -114,12 +34,29 @@ def acquire(
         [size, size] gray values.
     """
     grid = scan.grid(hu.shape[0])
-    _add_couch(hu, scan, grid=grid)
-    hu = _reconstruct(hu, scan, body_distance=body_distance, pixel_mm=grid.pixel_mm, rng=rng)
-    centered = (np.arange(hu.shape[0], dtype=np.float32) + 0.5) / (hu.shape[0] / 2) - 1
-    radius_squared = centered[None, :] ** 2 + centered[:, None] ** 2
-    hu[radius_squared > scan.gantry_radius**2] = scan.outside_hu
-    return to_gray_values(hu, low_hu=scan.window_low_hu, high_hu=scan.window_high_hu)
+    add_blanket(hu, scan.couch, pixel_mm=grid.pixel_mm)
+    add_couch(hu, scan.couch, grid=grid)
+    _add_metal_streaks(hu, pixel_mm=grid.pixel_mm, rng=rng)
+    strength = np.float32(0.2) + np.float32(0.8) * np.exp(-body_distance * body_distance)
+    hu = _reconstruct(hu, scan, strength=strength, pixel_mm=grid.pixel_mm, rng=rng)
+    if scan.streaks_hu:
+        rows = rng.standard_normal((hu.shape[0], 5), dtype=np.float32)
+        hu += smooth_field(rows, hu.shape) * np.float32(scan.streaks_hu) * strength
+    low_hu, high_hu = scan.window_low_hu, scan.window_high_hu
+    if scan.fit_window:
+        low_hu, high_hu = float(hu.min()), float(hu.max())
+    outside = outside_circle(scan, hu.shape[0])
+    if outside is not None:
+        hu[outside] = scan.outside_hu
+    return to_gray_values(hu, low_hu=low_hu, high_hu=high_hu)
+
+
+def outside_circle(scan: ScanSettings, image_size: int) -> NDArray[np.bool_] | None:
+    """Tells the pixels [size, size] that a scanner does not reconstruct; None where it does all."""
+    if scan.gantry_radius >= 2**0.5:
+        return None
+    centered = (np.arange(image_size, dtype=np.float32) + 0.5) / (image_size / 2) - 1
+    return centered[None, :] ** 2 + centered[:, None] ** 2 > scan.gantry_radius**2
 
 
 def to_gray_values(hu: Floats, *, low_hu: float, high_hu: float) -> NDArray[np.uint8]:
@@ -135,36 +72,28 @@ def to_gray_values(hu: Floats, *, low_hu: float, high_hu: float) -> NDArray[np.u
     return np.rint(share * span + IMAGE_SPEC.gray_min).astype(np.uint8)
 
 
-def _add_couch(hu: Floats, scan: ScanSettings, *, grid: Grid) -> None:
-    """Adds the couch where air is, beneath the patient."""
-    if scan.couch == "none":
+def _add_metal_streaks(hu: Floats, *, pixel_mm: float, rng: np.random.Generator) -> None:
+    """Throws bright and dark rays from metal, and keeps densities to what scanners show."""
+    rows, columns = np.nonzero(hu > METAL_LIMIT_HU)
+    if not len(rows):
         return
-    x, y = grid.axes()
-    if scan.couch == "flat":
-        board = np.maximum(np.abs(y - 13) - 12, np.abs(x) - 265)
-        cradle = _arc(x, y, top_mm=76, radius_mm=520, half_width_mm=225)
-        shapes = [(board, scan.couch_hu - 150), (cradle, scan.couch_hu)]
-    else:
-        shapes = [(_arc(x, y, top_mm=4, radius_mm=430, half_width_mm=215), scan.couch_hu)]
-    for distance, shell_hu in shapes:
-        shell = np.clip(0.5 - (np.abs(distance) - 1.2) / grid.pixel_mm, 0, 1)
-        foam = np.clip(0.5 - distance / grid.pixel_mm, 0, 1)
-        couch = AIR_HU + 40 * foam + shell * (shell_hu - AIR_HU - 40)
-        hu[...] = np.where(y > 0, np.maximum(hu, couch), hu)
-
-
-def _arc(x: Floats, y: Floats, *, top_mm: float, radius_mm: float, half_width_mm: float) -> Floats:
-    """Measures the distance to a trough 25 mm thick, hollow side up."""
-    radius = np.sqrt(x * x + (y - np.float32(top_mm + 12.5 - radius_mm)) ** 2)
-    thick = np.abs(radius - np.float32(radius_mm)) - np.float32(12.5)
-    return np.maximum(thick, np.abs(x) - np.float32(half_width_mm))
+    reach_mm = np.float32(12 + 3 * pixel_mm * len(rows) ** 0.5)
+    across = np.arange(hu.shape[1], dtype=np.float32)[None, :] - np.float32(columns.mean())
+    along = np.arange(hu.shape[0], dtype=np.float32)[:, None] - np.float32(rows.mean())
+    # Most rays are faint, a few strong.
+    rays = rng.standard_normal(360, dtype=np.float32)
+    rays *= np.abs(rays) * np.float32(rng.uniform(15, 120))
+    angle = np.arctan2(along, across) * np.float32(180 / np.pi) + 180
+    away_mm = np.sqrt(across * across + along * along) * np.float32(pixel_mm)
+    hu += rays[angle.astype(np.int16) % 360] * np.exp(-away_mm / (3 * reach_mm))
+    np.minimum(hu, np.float32(SCANNER_MAX_HU), out=hu)
 
 
 def _reconstruct(
     hu: Floats,
     scan: ScanSettings,
     *,
-    body_distance: Floats,
+    strength: Floats,
     pixel_mm: float,
     rng: np.random.Generator,
 ) -> Floats:
@@ -177,17 +106,21 @@ def _reconstruct(
     Physics in Medicine and Biology 23(3), 1978.
     """
     # The Fourier transform wraps around: what it carries over a border lands in the margin.
-    hu, body_distance = (np.pad(a, MARGIN_PX, mode="edge") for a in (hu, body_distance))
-    size = hu.shape[0]
-    across = np.fft.rfftfreq(size, pixel_mm).astype(np.float32)
-    along = np.fft.fftfreq(size, pixel_mm).astype(np.float32)
+    size = fft.next_fast_len(hu.shape[0] + 2 * MARGIN_PX, real=True)
+    before = (size - hu.shape[0]) // 2
+    margins = (before, size - hu.shape[0] - before)
+    across = fft.rfftfreq(size, pixel_mm).astype(np.float32)
+    along = fft.fftfreq(size, pixel_mm).astype(np.float32)
     squared = along[:, None] ** 2 + across[None, :] ** 2
-    fall = 2 * np.pi**2 * scan.blur_mm**2
-    blur = np.exp(np.float32(-fall) * squared)
-    # The deviation of ramp-filtered white noise, from the integral of f^2 exp(-2 fall f^2).
-    unit = pixel_mm * np.sqrt(np.pi) / (2 * fall)
-    strength = np.float32(scan.noise_hu / unit) * (0.2 + 0.8 * np.exp(-(body_distance**2)))
-    white = rng.standard_normal((size, size), dtype=np.float32) * strength
-    spectrum = np.fft.rfft2(hu) + np.fft.rfft2(white) * np.sqrt(squared)
-    blurred = np.fft.irfft2(spectrum * blur, s=(size, size))
-    return blurred[MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX]
+    kernel = np.exp(np.float32(-2 * np.pi**2 * scan.blur_mm**2) * squared)
+    if scan.sharpening:
+        # Raises what is finer than about 4 mm.
+        kernel *= 1 + np.float32(scan.sharpening) * (1 - np.exp(np.float32(-40) * squared))
+    ramp = np.sqrt(squared)
+    # White noise of deviation 1 leaves the filter with the root of its mean square.
+    shaped = ramp * kernel
+    shaped *= np.float32(scan.noise_hu) / np.sqrt(np.mean(shaped * shaped))
+    white = rng.standard_normal((size, size), dtype=np.float32) * np.pad(strength, margins, "edge")
+    spectrum = fft.rfft2(np.pad(hu, margins, "edge")) * kernel + fft.rfft2(white) * shaped
+    inside = slice(before, before + hu.shape[0])
+    return fft.irfft2(spectrum, s=(size, size))[inside, inside]

@@ -4,14 +4,15 @@ A canvas also knows how much of each pixel is lung. Painting covers what lies be
 too; only ``paint_lung`` adds lung. So the order of painting alone decides what the mask holds.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
-Floats = NDArray[np.floating[Any]]
+from preprocessing.phantoms.shapes import Floats, smooth_field, superellipse
+
 Window = tuple[slice, slice]
 _Length = TypeVar("_Length", float, Floats)
 
@@ -70,12 +71,6 @@ class Pose:
     """Reference y that touches the couch."""
 
 
-def smooth_field(coarse: Floats, image_size: int) -> Floats:
-    """Blows a coarse field [rows, columns] up to [image_size, image_size] without edges."""
-    field = Image.fromarray(coarse).resize((image_size, image_size), Image.Resampling.BICUBIC)
-    return np.asarray(field)
-
-
 class Canvas:
     """A slice in the making.
 
@@ -104,17 +99,29 @@ class Canvas:
         self.x = (right * cos - down_from_pivot * sin) / np.float32(pose.width_scale)
         self.y = (right * sin + down_from_pivot * cos - 100) / np.float32(pose.depth_scale)
         self.y += np.float32(pose.back_mm)
-        self.x += smooth_field(warp_mm[0], size)
-        self.y += smooth_field(warp_mm[1], size)
+        self.x += smooth_field(warp_mm[0], self.x.shape)
+        self.y += smooth_field(warp_mm[1], self.y.shape)
         self.hu: Floats = np.full((size, size), AIR_HU, np.float32)
         self.lung: Floats = np.zeros((size, size), np.float32)
         self.edge_mm = grid.pixel_mm / min(pose.width_scale, pose.depth_scale)
         self._grid, self._pose, self._cos, self._sin = grid, pose, float(cos), float(sin)
         self._margin_mm = float(np.abs(warp_mm).max()) + 2 * self.edge_mm
+        self._shift_x_mm = 0.0
+
+    @contextmanager
+    def shifted(self, x_mm: float) -> Iterator[None]:
+        """Moves all that is painted meanwhile to the left of the patient."""
+        x, shift_x_mm = self.x, self._shift_x_mm
+        if x_mm:
+            self.x, self._shift_x_mm = x - np.float32(x_mm), shift_x_mm + x_mm
+        try:
+            yield
+        finally:
+            self.x, self._shift_x_mm = x, shift_x_mm
 
     def pixel(self, x: _Length, y: _Length) -> tuple[_Length, _Length]:
         """Gives column and row of points in reference millimeters, as if nothing were warped."""
-        across = x * self._pose.width_scale
+        across = (x + self._shift_x_mm) * self._pose.width_scale
         along = (y - self._pose.back_mm) * self._pose.depth_scale + 100
         right = across * self._cos + along * self._sin - self._grid.x_mm
         down = along * self._cos - across * self._sin - 100 - self._grid.y_mm
@@ -163,35 +170,39 @@ class Canvas:
         self,
         center: tuple[float, float],
         half_axes: tuple[float, float],
-        hu: float,
+        hu: float | Floats,
         *,
         angle_degrees: float = 0.0,
         edge_mm: float = 0.0,
         within: Floats | None = None,
+        bumps_mm: Floats | None = None,
     ) -> None:
         """Paints an ellipse; one with an axis of 0 or less is nothing.
 
         Args:
             center: x and y, reference millimeters.
             half_axes: half axes along x and y before the turn, reference millimeters.
-            hu: density.
+            hu: density, one number or [height, width].
             angle_degrees: turn, counter-clockwise on the screen.
             edge_mm: width of its edge.
             within: [height, width] signed distance to a shape that it does not leave.
+            bumps_mm: [height, width] by how much its outline is pulled in, a few millimeters.
         """
         if min(half_axes) <= 0:
             return
-        window = self.window(*center, max(half_axes) + edge_mm)
+        window = self.window(*center, max(half_axes) + edge_mm + (8 if bumps_mm is not None else 0))
         dx, dy = self.x[window] - np.float32(center[0]), self.y[window] - np.float32(center[1])
         if angle_degrees:
             angle = np.deg2rad(angle_degrees)
             cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
             dx, dy = dx * cos - dy * sin, dx * sin + dy * cos
         distance = superellipse(dx, dy, half_axes=half_axes)
+        if bumps_mm is not None:
+            distance += bumps_mm[window]
         coverage = self.coverage(distance, edge_mm=edge_mm)
         if within is not None:
             coverage *= self.coverage(within[window])
-        self.paint(coverage, hu, window=window)
+        self.paint(coverage, hu[window] if isinstance(hu, np.ndarray) else hu, window=window)
 
     def capsule(
         self, start: tuple[float, float], end: tuple[float, float], radius: float, hu: float
@@ -206,46 +217,3 @@ class Canvas:
         share = np.clip((dx * ux + dy * uy) / np.float32(max(length**2, 1e-6)), 0, 1)
         distance = np.hypot(dx - share * ux, dy - share * uy) - np.float32(radius)
         self.paint(self.coverage(distance), hu, window=window)
-
-
-def superellipse(
-    dx: Floats, dy: Floats, *, half_axes: tuple[float, float], power: float = 2.0
-) -> Floats:
-    """Measures the distance to a (super)ellipse along the ray from its center.
-
-    Args:
-        dx: distances from the center along x.
-        dy: distances from the center along y.
-        half_axes: half axes along x and y, in the same unit.
-        power: 2 for an ellipse; more for a shape nearer to a box.
-
-    Returns:
-        Signed distances, negative inside; the unit and shape of ``dx``.
-    """
-    u, v = np.abs(dx) / np.float32(half_axes[0]), np.abs(dy) / np.float32(half_axes[1])
-    if power == 2.0:
-        relative = np.sqrt(u * u + v * v)
-    else:
-        relative = (u ** np.float32(power) + v ** np.float32(power)) ** np.float32(1 / power)
-    # `relative` is 1 on the outline and grows linearly along a ray from the center.
-    radius = np.sqrt(dx * dx + dy * dy)
-    return np.where(
-        relative > 1e-3,
-        radius - radius / np.maximum(relative, np.float32(1e-3)),
-        -np.float32(min(half_axes)),
-    )
-
-
-def smooth_max(a: Floats, b: Floats, *, rounding_mm: float) -> Floats:
-    """Gives the distance to the intersection of two shapes, its corners rounded.
-
-    Source: polynomial smooth minimum, I. Quilez, "smooth minimum", iquilezles.org/articles/smin.
-    """
-    k = np.float32(rounding_mm)
-    h = np.maximum(k - np.abs(a - b), 0) / k
-    return np.maximum(a, b) + h * h * (k / 4)
-
-
-def smooth_min(a: Floats, b: Floats, *, rounding_mm: float) -> Floats:
-    """Gives the distance to the union of two shapes, its corners rounded."""
-    return -smooth_max(-a, -b, rounding_mm=rounding_mm)

@@ -1,9 +1,7 @@
 """Chest-like CT phantoms: slices and lung masks of invented patients, as BMP files.
 
-They let everybody drive the whole road with no data at hand; they are no substitute for real
-slices. Reading order: ``anatomy`` invents a patient; ``body``, ``mediastinum`` and ``bones`` paint
-one level of it (``section``) in Hounsfield units on a ``canvas``; ``acquisition`` makes a CT slice
-of that.
+They let everybody drive the whole road with no data at hand. ``painting`` draws a slice, and tells
+in what order to read; ``teaching`` draws slices of the widest variety in memory, to train on.
 """
 
 import dataclasses
@@ -12,45 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
 from preprocessing.errors import PreprocessingError
-from preprocessing.phantoms.acquisition import ScanSettings, acquire, pose, sample_scan
-from preprocessing.phantoms.anatomy import PatientAnatomy, sample_patient
-from preprocessing.phantoms.body import paint_abdomen, paint_body, paint_lungs
-from preprocessing.phantoms.bones import paint_ribs, paint_shoulder_bones, paint_spine
-from preprocessing.phantoms.canvas import Canvas, Floats
-from preprocessing.phantoms.mediastinum import (
-    paint_airway,
-    paint_great_vessels,
-    paint_heart,
-    paint_mediastinum,
-)
-from preprocessing.phantoms.section import cut_section
+from preprocessing.phantoms.painting import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, draw_slice
+from preprocessing.phantoms.patient import sample_patient
+from preprocessing.phantoms.scanner import sample_scan
 from preprocessing.publish import whole_folder
-from preprocessing.spec import IMAGE_SPEC, MASK_FILE_FOREGROUND, MAX_PIXELS
+from preprocessing.spec import MASK_FILE_FOREGROUND
 
 SETTINGS_FILENAME = "phantoms.json"
 """The configuration that made a folder of phantoms, written beside them."""
-
-PAINTERS = (
-    paint_body,
-    paint_lungs,
-    paint_mediastinum,
-    paint_abdomen,
-    paint_heart,
-    paint_great_vessels,
-    paint_airway,
-    paint_spine,
-    paint_ribs,
-    paint_shoulder_bones,
-)
-"""In the order of painting: each covers what the ones before it painted, lung too."""
-
-MIN_IMAGE_SIZE = 32
-MAX_IMAGE_SIZE = int(MAX_PIXELS**0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,47 +73,6 @@ def slice_name(*, patient_index: int, slice_index: int) -> str:
 def slice_level(slice_index: int, *, slices_per_patient: int) -> float:
     """Gives z of a slice: evenly from 0 (abdomen) to 1 (neck), or 0.5 for a single slice."""
     return slice_index / (slices_per_patient - 1) if slices_per_patient > 1 else 0.5
-
-
-def draw_slice(
-    patient: PatientAnatomy,
-    scan: ScanSettings,
-    *,
-    z: float,
-    image_size: int,
-    rng: np.random.Generator,
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Draws a slice of a patient and its lung mask.
-
-    Args:
-        patient: who.
-        scan: the scanner.
-        z: level, 0 (abdomen) to 1 (neck).
-        image_size: height and width in pixels.
-        rng: the source of texture and noise.
-
-    Returns:
-        [height, width] gray values, and [height, width] labels in {0, 1}. The front of the patient
-        is up, and the right of the patient is on the left, as radiologists look at it.
-    """
-    canvas = Canvas(
-        grid=scan.grid(image_size), pose=pose(patient), warp_mm=_warp_at(patient.warp_mm, z)
-    )
-    section = cut_section(canvas, patient, z=z, rng=rng)
-    for paint in PAINTERS:
-        paint(canvas, section)
-    body_distance = np.hypot(canvas.x / 150, (canvas.y + 110) / 110)
-    image = acquire(canvas.hu, scan, body_distance=body_distance, rng=rng)
-    mask = np.where(canvas.lung > 0.5, IMAGE_SPEC.lung_label, IMAGE_SPEC.background_label)
-    return image, mask.astype(np.uint8)
-
-
-def _warp_at(warp_mm: Floats, z: float) -> Floats:
-    """Blends the two shift fields nearest to a level; [levels, 2, r, c] -> [2, r, c]."""
-    position = z * (len(warp_mm) - 1)
-    below = min(int(position), len(warp_mm) - 2)
-    share = np.float32(position - below)
-    return warp_mm[below] * (1 - share) + warp_mm[below + 1] * share
 
 
 def write_phantoms(config: PhantomsConfig) -> int:

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from preprocessing.phantoms.anatomy import SIDES, PatientAnatomy, bulge, profile
-from preprocessing.phantoms.canvas import Canvas, Floats, smooth_field, superellipse
+from preprocessing.phantoms.anatomy import SIDES, bulge
+from preprocessing.phantoms.canvas import Canvas
+from preprocessing.phantoms.patient import PatientAnatomy
+from preprocessing.phantoms.shapes import Floats, smooth_field, superellipse
 
 FAT_HU = -100.0
 MUSCLE_HU = 50.0
-MARROW_HU = 105.0
 """Densities that differ little from patient to patient."""
 
 
@@ -26,6 +27,12 @@ class Section:
     level: float
     """The same as a lung level."""
 
+    slice_mm: float
+    """Thickness of the slice."""
+
+    rng: np.random.Generator
+    """The source of patterns in tissues."""
+
     cavity: Floats
     """[height, width] signed distance to the inside of the rib cage."""
 
@@ -38,13 +45,42 @@ class Section:
     texture: Floats
     """[height, width] smooth, of mean 0 and deviation about 1; unevenness of tissue."""
 
+    @property
+    def edge_mm(self) -> float:
+        """Width of the edges that slant through the slice, as those of the lungs do."""
+        return 1.5 + 0.6 * self.slice_mm
+
+    def marrow_hu(self) -> float:
+        """Gives the density of spongy bone."""
+        return 40 + 0.25 * self.patient.bone_hu
+
     def heart_y(self) -> float:
         """Gives y of the great vessels in front of the windpipe."""
-        return self.cavity_y - 0.28 * profile("cavity_half_depth", self.level)
+        return self.cavity_y - 0.28 * self.patient.length("cavity_half_depth", self.level)
+
+    def trunk_half_axes(self) -> tuple[float, float]:
+        """Gives half width and half depth of the trunk with its fat; narrow at the neck."""
+        patient, neck = self.patient, self.patient.neck_share(self.z)
+        ease = neck * neck * (3 - 2 * neck)
+        fat_mm = 0.5 * patient.fat_mm if self.level > 0.8 else patient.fat_mm
+        half_width = patient.length("body_half_width", self.level) + fat_mm
+        half_depth = patient.length("body_half_depth", self.level) + 0.75 * fat_mm
+        return half_width + ease * (62 - half_width), half_depth + ease * (74 - half_depth)
+
+    def front_y(self, x: float) -> float:
+        """Gives y of the skin on the front of the trunk, about."""
+        half_width, half_depth = self.trunk_half_axes()
+        share = float(np.sqrt(max(0.0, 1 - (x / half_width) ** 2)))
+        return 0.5 * self.patient.fat_mm - half_depth * (0.95 + share)
 
 
 def cut_section(
-    canvas: Canvas, patient: PatientAnatomy, *, z: float, rng: np.random.Generator
+    canvas: Canvas,
+    patient: PatientAnatomy,
+    *,
+    z: float,
+    rng: np.random.Generator,
+    slice_mm: float = 3.0,
 ) -> Section:
     """Works out what the painters need.
 
@@ -53,22 +89,28 @@ def cut_section(
         patient: who.
         z: 0 (abdomen) to 1 (neck).
         rng: the source of the texture of tissues.
+        slice_mm: thickness of the slice.
     """
     level = patient.lung_level(z)
-    half_axes = profile("cavity_half_width", level), profile("cavity_half_depth", level)
-    cavity_y = -(profile("cavity_back", level) + half_axes[1])
-    size = canvas.hu.shape[0]
-    texture = smooth_field(rng.normal(0, 1, (10, 10)).astype(np.float32), size)
-    texture = texture + smooth_field(rng.normal(0, 1, (36, 36)).astype(np.float32), size)
+    half_axes = (
+        patient.length("cavity_half_width", level),
+        patient.length("cavity_half_depth", level),
+    )
+    cavity_y = -(patient.length("cavity_back", level) + half_axes[1])
+    shape = canvas.hu.shape
+    texture = smooth_field(rng.standard_normal((10, 10), dtype=np.float32), shape)
+    texture = texture + smooth_field(rng.standard_normal((36, 36), dtype=np.float32), shape)
     return Section(
         patient=patient,
         z=z,
         level=level,
+        slice_mm=slice_mm,
+        rng=rng,
         cavity=superellipse(
             canvas.x, canvas.y - np.float32(cavity_y), half_axes=half_axes, power=2.3
         ),
         cavity_y=cavity_y,
-        spine_y=profile("spine_y", level),
+        spine_y=patient.length("spine_y", level),
         texture=texture,
     )
 
@@ -77,14 +119,14 @@ def arms(section: Section, *, neck: float) -> list[tuple[tuple[float, float], tu
     """Lists center and half axes of the shoulder or arm that is cut on each side."""
     patient, level = section.patient, section.level
     shoulder = bulge(level, center=0.98, half_height=0.2)
-    found = []
+    found: list[tuple[tuple[float, float], tuple[float, float]]] = []
     for side, push in zip(SIDES, patient.arm_x_mm, strict=True):
         if patient.arms == "up" and level > 0.9:
             thickness = 44 + 0.3 * patient.fat_mm
             center = (side * (160 + push + 25 * neck), -88 - 30 * neck)
             found.append((center, (thickness * 1.15, thickness)))
         elif patient.arms == "down" and level < 0.85:
-            beside = profile("body_half_width", min(level, 0.7)) + patient.fat_mm
+            beside = patient.length("body_half_width", min(level, 0.7)) + patient.fat_mm
             thickness = 36 + 0.4 * patient.fat_mm
             found.append(((side * (beside + thickness + 6 + push), -62.0), (thickness, 44.0)))
         elif level > 0.75 and shoulder > 0.1 and neck < 0.6:
