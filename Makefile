@@ -19,8 +19,8 @@ lower = $(shell echo $(1) | tr A-Z a-z)
 flags = $(foreach name,$(1),$(if $($(name)),--$(call lower,$(name)) "$($(name))"))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data phantoms tfrecords inspect train-multigpu evaluate export serve predict \
-	demo test lint check format lock clean
+.PHONY: help setup data phantoms tfrecords inspect train-multigpu show-augmentation evaluate cross-validate export \
+	serve predict demo test lint check format lock clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
@@ -47,10 +47,18 @@ train-multigpu: $(READY)  ## Train on every GPU: DATA=dir OUT=dir
 	$(call require,DATA,folder that `make tfrecords` wrote)$(call require,OUT,folder of the run)
 	$(PY) -m trainer train --data "$(DATA)" --out "$(OUT)" $(ARGS)
 
+show-augmentation: $(READY)  ## What training does to slices, at its extremes: DATA=dir PAGE=page.png
+	$(call require,DATA,folder that `make tfrecords` wrote)$(call require,PAGE,PNG to write)
+	$(PY) -m trainer show-augmentation --data "$(DATA)" --out "$(PAGE)" --recipe best $(ARGS)
+
 evaluate: $(READY)  ## Measure RUN=dir, CHECKPOINT=dir or MODEL=dir: [DATA=dir | IMAGES=dir MASKS=dir] OUT=dir
 	$(if $(RUN)$(CHECKPOINT)$(MODEL),,$(error RUN is missing: folder that `make train-multigpu` wrote, or CHECKPOINT or MODEL))
 	$(call require,OUT,folder to write to)
 	$(PY) -m trainer evaluate $(call flags,RUN CHECKPOINT MODEL DATA IMAGES MASKS) --out "$(OUT)" $(ARGS)
+
+cross-validate: $(READY)  ## Train without each patient in turn, and measure on them: DATA=dir OUT=dir
+	$(call require,DATA,folder that `make tfrecords` wrote)$(call require,OUT,folder of the runs)
+	$(PY) -m trainer cross-validate --data "$(DATA)" --out "$(OUT)" $(ARGS)
 
 export: $(READY)  ## Best epoch of a run to a SavedModel: RUN=dir MODEL=dir
 	$(call require,RUN,folder that `make train-multigpu` wrote)$(call require,MODEL,folder of the versions of the model)

@@ -30,6 +30,8 @@ TRAINER = [
     "jinja2>=3.1,<4",
     "matplotlib>=3.10,<4",
     "pillow>=12,<13",
+    # Other scanners, simulated on slices that a model is measured on.
+    "scikit-image>=0.25,<0.27",
     # Distances between outlines of masks.
     "scipy>=1.14,<2",
     "tensorboard>=2.20,<3",
@@ -42,6 +44,8 @@ SERVING = [
     "grpcio>=1.80,<2",
     "jinja2>=3.1,<4",
     "pillow>=12,<13",
+    # Masks are cleaned by the client.
+    "scipy>=1.14,<2",
     # The generated protocol buffers, and the C library that the embedded server runs on.
     "tensorflow>=2.21,<2.22",
     "tensorflow-serving-api>=2.21,<2.22",
@@ -67,6 +71,8 @@ setup(
         "preprocessing.inspection",
         "preprocessing.phantoms",
         "trainer",
+        "trainer.augmentation",
+        "trainer.cross_validation",
         "trainer.evaluation",
         "serving",
         "serving.embedded",

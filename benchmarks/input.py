@@ -28,7 +28,7 @@ from preprocessing import pipeline  # noqa: E402
 from preprocessing.config import TfrecordsConfig  # noqa: E402
 from preprocessing.images.reading import read_mask, read_slice  # noqa: E402
 from preprocessing.manifest import DatasetManifest  # noqa: E402
-from trainer.augmentation import change_gray_values, move_pixels  # noqa: E402
+from trainer.augmentation.augment import augment  # noqa: E402
 from trainer.checkpoints import model_of  # noqa: E402
 from trainer.config import TrainerConfig, make_config  # noqa: E402
 from trainer.distribution import place  # noqa: E402
@@ -76,15 +76,12 @@ def ours(reader: SplitReader, config: TrainerConfig, epoch: int, *, augmented: b
     """Gives an epoch of batches, as the trainer makes them."""
 
     @tf.function
-    def augment(batch: dict[str, tf.Tensor]) -> tf.Tensor:
-        image, mask = move_pixels(
-            image=batch["image"], mask=batch["mask"], transform=batch["transform"]
-        )
-        image = change_gray_values(config, image, batch)
+    def changed(batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        image, mask = augment(config, image=batch["image"], mask=batch["mask"], draws=batch)
         return tf.stack([image / 255, tf.cast(mask, tf.float32)], axis=1)
 
     for batch in reader.training_batches(epoch):
-        yield augment(batch) if augmented else batch["image"]
+        yield changed(batch) if augmented else batch["image"]
 
 
 def rate(batches: Iterator[tf.Tensor], num_slices: int) -> float:

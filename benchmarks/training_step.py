@@ -42,7 +42,7 @@ def ours(size: int, filters: int, batch: int, *, normalization: str, precision: 
     import_tensorflow()
     import tensorflow as tf
 
-    from trainer.augmentation import draw_augmentation
+    from trainer.augmentation.draws import draw_augmentation
     from trainer.checkpoints import model_of
     from trainer.config import make_config
     from trainer.distribution import place

@@ -211,6 +211,21 @@ def decode_example(serialized: bytes) -> Example:
     return Example(image=image, mask=mask, slice_id=slice_id, patient_id=patient_id)
 
 
+def read_patient_id(serialized: bytes) -> str:
+    """Reads whose slice a record holds; its pixels are not decoded.
+
+    Args:
+        serialized: what `encode_example` gave.
+
+    Raises:
+        DamagedRecordError: if it is no such record.
+    """
+    try:
+        return bytes(_deserialize(serialized)[PATIENT_ID]).decode()
+    except (KeyError, ValueError, IndexError) as error:
+        raise DamagedRecordError(f"the record tells no patient: {error!r}") from error
+
+
 def _serialize(features: Mapping[str, bytes | int]) -> bytes:
     """Serializes a ``tf.train.Example`` whose features hold one value each, sorted by key."""
     entries = b"".join(_entry(key, features[key]) for key in sorted(features))

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from serving.config import DemoConfig, PredictConfig, ServeConfig
 from serving.errors import ServingError
 from trainer.signature import SIGNATURES
+from trainer.test_time import FLIP_CHOICES
 
 if TYPE_CHECKING:  # the real import loads the engine, which the other verbs can do without
     from serving.embedded.server import EmbeddedServer
@@ -256,6 +257,24 @@ def _add_predict(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         help=(
             "serving_default sends pixels; encoded sends the file's own bytes, and the server "
             "decodes them (default: %(default)s)"
+        ),
+    )
+    predict.add_argument(
+        "--flips",
+        choices=FLIP_CHOICES,
+        default=PredictConfig.flips,
+        help=(
+            "flips of a slice that are segmented too, to take the mean of their probabilities; not "
+            "with the signature encoded (default: %(default)s)"
+        ),
+    )
+    predict.add_argument(
+        "--postprocess",
+        action=argparse.BooleanOptionalAction,
+        default=PredictConfig.postprocess,
+        help=(
+            "drop specks of predicted lung and fill small holes (default: "
+            f"{'yes' if PredictConfig.postprocess else 'no'})"
         ),
     )
     predict.add_argument(

@@ -27,6 +27,7 @@ from trainer.signature import (
     PREDICTED_MASK,
     PROBABILITY,
 )
+from trainer.test_time import NO_FLIPS, check_flips, flipped, mean_of_flips
 
 MAX_MESSAGE_BYTES = 256 * 2**20
 """gRPC's own limit of 4 MiB is below one answer of 1024x1024 probabilities."""
@@ -132,24 +133,33 @@ class SegmentationClient:
             ValueError: if the image has another type or shape.
             CallError: one of its kinds, if there is no mask.
         """
-        answer = self._call_with_pixels(image, PREDICTED_MASK.key)
+        answer = self._call_with_pixels(image[np.newaxis], PREDICTED_MASK.key)
         return codec.mask_of(answer, height=image.shape[0], width=image.shape[1])
 
-    def probability(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def probability(
+        self, image: npt.NDArray[np.uint8], *, flips: str = NO_FLIPS
+    ) -> npt.NDArray[np.float32]:
         """Gives the lung probability of each pixel of one slice, before the threshold.
 
         Args:
             image: [height, width] uint8 gray values.
+            flips: set of flips that travel with it, in one request, to be averaged: a name in
+                ``trainer.test_time.FLIP_SETS``.
 
         Returns:
             [height, width] float32 in [0, 1].
 
         Raises:
-            ValueError: if the image has another type or shape.
+            ValueError: if the image has another type or shape, or there is no such set.
             CallError: one of its kinds, if there is no answer.
         """
-        answer = self._call_with_pixels(image, PROBABILITY.key)
-        return codec.probability_of(answer, height=image.shape[0], width=image.shape[1])
+        check_flips(flips)
+        images = flipped(image, flips)
+        answer = self._call_with_pixels(images, PROBABILITY.key)
+        batch, height, width = images.shape
+        return mean_of_flips(
+            codec.probabilities_of(answer, batch=batch, height=height, width=width), flips
+        )
 
     def predict_encoded(self, data: bytes) -> bytes:
         """Segments one slice as a file; the server decodes it and encodes the mask.
@@ -186,9 +196,9 @@ class SegmentationClient:
         """Closes the channel."""
         self.close()
 
-    def _call_with_pixels(self, image: npt.NDArray[np.uint8], output_key: str) -> codec.Answer:
+    def _call_with_pixels(self, images: npt.NDArray[np.uint8], output_key: str) -> codec.Answer:
         request = codec.array_request(
-            image,
+            images,
             model_name=self.model_name,
             model_version=self._model_version,
             output_key=output_key,

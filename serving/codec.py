@@ -45,27 +45,27 @@ class Answer:
 
 
 def array_request(
-    image: npt.NDArray[np.uint8], *, model_name: str, model_version: int | None, output_key: str
+    images: npt.NDArray[np.uint8], *, model_name: str, model_version: int | None, output_key: str
 ) -> Any:
-    """Gives the ``PredictRequest`` for the pixels of one slice.
+    """Gives the ``PredictRequest`` for the pixels of slices of one size.
 
     Args:
-        image: [height, width] gray values, 0 to 255.
+        images: [batch, height, width] gray values, 0 to 255.
         model_name: as in ``ModelSpec``.
         model_version: None asks for the latest.
         output_key: the one output to send back.
 
     Raises:
-        ValueError: if the image is not uint8 of two dimensions with a pixel at least.
+        ValueError: if the images are not uint8 of three dimensions with a pixel at least.
     """
-    if image.dtype != np.uint8 or image.ndim != 2 or image.size == 0:
+    if images.dtype != np.uint8 or images.ndim != 3 or images.size == 0:
         raise ValueError(
-            f"image is {image.dtype} of shape {list(image.shape)}; expected uint8 gray values of "
-            "shape [height, width]"
+            f"received {images.dtype} of shape {list(images.shape)}; expected uint8 gray values of "
+            "shape [batch, height, width]"
         )
-    tensor = tensor_pb2.TensorProto(dtype=types_pb2.DT_UINT8, tensor_content=image.tobytes())
-    # [height, width] -> [batch, height, width, 1]
-    for size in (1, *image.shape, 1):
+    tensor = tensor_pb2.TensorProto(dtype=types_pb2.DT_UINT8, tensor_content=images.tobytes())
+    # [batch, height, width] -> [batch, height, width, 1]
+    for size in (*images.shape, 1):
         tensor.tensor_shape.dim.add(size=size)
     request = _request(ARRAY_SIGNATURE, model_name=model_name, model_version=model_version)
     request.inputs[IMAGE.key].CopyFrom(tensor)
@@ -124,7 +124,7 @@ def mask_of(answer: Answer, *, height: int, width: int) -> npt.NDArray[np.uint8]
     Raises:
         UnexpectedAnswerError: if the answer holds no mask of that size.
     """
-    mask = _pixels(answer, PREDICTED_MASK.key, np.dtype(np.uint8), (height, width))
+    mask = _pixels(answer, PREDICTED_MASK.key, np.dtype(np.uint8), (1, height, width))[0]
     if mask.max(initial=0) > 1:
         raise UnexpectedAnswerError(
             f"the answer's {PREDICTED_MASK.key} holds {mask.max()}; expected 0 and 1 only"
@@ -132,16 +132,18 @@ def mask_of(answer: Answer, *, height: int, width: int) -> npt.NDArray[np.uint8]
     return mask
 
 
-def probability_of(answer: Answer, *, height: int, width: int) -> npt.NDArray[np.float32]:
-    """Gives the lung probability of each pixel of one slice.
+def probabilities_of(
+    answer: Answer, *, batch: int, height: int, width: int
+) -> npt.NDArray[np.float32]:
+    """Gives the lung probability of each pixel of slices of one size.
 
     Returns:
-        [height, width] float32 in [0, 1].
+        [batch, height, width] float32 in [0, 1].
 
     Raises:
         UnexpectedAnswerError: if the answer holds no probabilities of that size.
     """
-    return _pixels(answer, PROBABILITY.key, np.dtype(np.float32), (height, width))
+    return _pixels(answer, PROBABILITY.key, np.dtype(np.float32), (batch, height, width))
 
 
 def mask_file_of(answer: Answer) -> bytes:
@@ -179,13 +181,12 @@ def _output(answer: Answer, key: str) -> tensors.Array:
 
 
 def _pixels(
-    answer: Answer, key: str, dtype: np.dtype[Any], size: tuple[int, int]
+    answer: Answer, key: str, dtype: np.dtype[Any], shape: tuple[int, int, int]
 ) -> npt.NDArray[Any]:
     array = _output(answer, key)
-    if array.dtype != dtype or array.shape != (1, *size, 1):
+    if array.dtype != dtype or array.shape != (*shape, 1):
         raise UnexpectedAnswerError(
             f"the answer's {key} is {array.dtype} of shape {list(array.shape)}; expected {dtype} "
-            f"of shape {[1, *size, 1]}"
+            f"of shape {[*shape, 1]}"
         )
-    # [batch, height, width, 1] -> [height, width]
-    return array[0, :, :, 0]
+    return array[..., 0]

@@ -4,7 +4,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.signature import ARRAY_SIGNATURE, DEFAULT_MODEL_NAME, SIGNATURES
+from trainer.signature import (
+    ARRAY_SIGNATURE,
+    DEFAULT_MODEL_NAME,
+    ENCODED_SIGNATURE,
+    SIGNATURES,
+)
+from trainer.test_time import DEFAULT_FLIPS, DEFAULT_POSTPROCESS, NO_FLIPS, check_flips
 
 DEFAULT_TIMEOUT_S = 30.0
 MAX_TIMEOUT_S = 86400.0
@@ -75,6 +81,12 @@ class PredictConfig:
     signature: str = ARRAY_SIGNATURE.name
     """``serving_default`` sends pixels, ``encoded`` sends the file's own bytes."""
 
+    flips: str = DEFAULT_FLIPS
+    """Which flips of a slice are segmented too and averaged: a name in ``FLIP_SETS``."""
+
+    postprocess: bool = DEFAULT_POSTPROCESS
+    """Clean masks: drop specks, fill small holes."""
+
     timeout_s: float = DEFAULT_TIMEOUT_S
     """Seconds for each slice, retries included."""
 
@@ -99,6 +111,13 @@ class PredictConfig:
         names = [signature.name for signature in SIGNATURES]
         if self.signature not in names:
             raise ValueError(f"--signature is {self.signature!r}; expected one of {names}")
+        check_flips(self.flips)
+        if self.flips != NO_FLIPS and self.signature == ENCODED_SIGNATURE.name:
+            raise ValueError(
+                f"--flips is {self.flips} and --signature {self.signature}, which answers with "
+                f"masks that have no mean; expected --flips {NO_FLIPS}, or --signature "
+                f"{ARRAY_SIGNATURE.name}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

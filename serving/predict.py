@@ -34,7 +34,9 @@ from serving.errors import (
 )
 from serving.overlay import draw_overlay
 from serving.results import SliceResult, Summary, write_summary
-from trainer.signature import ENCODED_SIGNATURE
+from trainer.postprocessing import clean_mask
+from trainer.signature import ENCODED_SIGNATURE, PROBABILITY_THRESHOLD
+from trainer.test_time import NO_FLIPS
 
 logger = logging.getLogger(__name__)
 
@@ -172,9 +174,12 @@ def segment(
         milliseconds = 1000 * (time.perf_counter() - start)
         mask = _decoded_mask(mask_file, height=height, width=width)
     else:
-        mask = client.predict(image)
+        mask = _mask_from_pixels(image, client=client, flips=config.flips)
         milliseconds = 1000 * (time.perf_counter() - start)
-        mask_file = _png(mask * np.uint8(MASK_FILE_FOREGROUND))
+        mask_file = _png_of_mask(mask)
+    if config.postprocess:
+        mask = clean_mask(mask)
+        mask_file = _png_of_mask(mask)
     write_bytes(_result_path(config.out, MASKS, slice_file), mask_file)
     overlay_path = _result_path(config.out, OVERLAYS, slice_file)
     if config.overlays:
@@ -254,6 +259,15 @@ def _stop_reason(error: CallError, *, num_left: int) -> str:
     return str(error) if num_left == 1 else f"stopped with {num_left} slices left: {error}"
 
 
+def _mask_from_pixels(
+    image: npt.NDArray[np.uint8], *, client: SegmentationClient, flips: str
+) -> npt.NDArray[np.uint8]:
+    if flips == NO_FLIPS:
+        return client.predict(image)
+    probability = client.probability(image, flips=flips)
+    return (probability >= PROBABILITY_THRESHOLD).astype(np.uint8)
+
+
 def _decoded_mask(mask_file: bytes, *, height: int, width: int) -> npt.NDArray[np.uint8]:
     """Reads the server's mask file; 1 is lung.
 
@@ -275,6 +289,10 @@ def _decoded_mask(mask_file: bytes, *, height: int, width: int) -> npt.NDArray[n
 def _result_path(out: Path, kind: str, slice_file: SliceFile) -> Path:
     # Not with_suffix: a name may hold dots of its own, such as series.1.0042
     return out / kind / slice_file.name.parent / f"{slice_file.name.name}.png"
+
+
+def _png_of_mask(mask: npt.NDArray[np.uint8]) -> bytes:
+    return _png(mask * np.uint8(MASK_FILE_FOREGROUND))
 
 
 def _png(pixels: npt.NDArray[np.uint8]) -> bytes:

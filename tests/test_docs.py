@@ -105,6 +105,7 @@ def test_every_target_is_explained_by_make_help():
         ("inspect", "DATA"),
         ("train-multigpu", "DATA"),
         ("evaluate", "RUN"),
+        ("cross-validate", "DATA"),
         ("export", "RUN"),
         ("serve", "MODEL"),
         ("predict", "INPUT"),

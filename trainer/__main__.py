@@ -7,14 +7,15 @@ if __name__ == "__main__":
     _on_ctrl_c = signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import argparse
+import dataclasses
 import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from trainer.augmentation.config import FLIPS
 from trainer.config import (
     CACHES,
-    FLIPS,
     LOSSES,
     NORMALIZATIONS,
     PRECISIONS,
@@ -24,6 +25,7 @@ from trainer.config import (
     TrainerConfig,
     make_config,
 )
+from trainer.cross_validation.config import CrossValidationConfig
 from trainer.evaluation.config import SPLIT_CHOICES, EvaluationConfig
 from trainer.interruption import (
     EXIT_CTRL_C,
@@ -33,8 +35,12 @@ from trainer.interruption import (
     raise_terminated,
 )
 from trainer.startup import import_tensorflow
+from trainer.test_time import FLIP_CHOICES
 
 logger = logging.getLogger(__name__)
+
+PAGE_IMAGE_SIZE = 128
+"""Height and width of a slice on the page of augmentations, in pixels."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -46,7 +52,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     _add_train(verbs)
+    _add_show_augmentation(verbs)
     _add_evaluate(verbs)
+    _add_cross_validate(verbs)
     _add_export(verbs)
     return parser
 
@@ -91,12 +99,33 @@ def _train(flags: dict[str, object]) -> None:
     run(config)
 
 
+def _show_augmentation(flags: dict[str, object]) -> None:
+    path = Path(str(flags["out"]))
+    config = make_config(str(flags.pop("recipe")), **{"image_size": PAGE_IMAGE_SIZE, **flags})
+    import_tensorflow()
+    from trainer.augmentation.page import show_augmentation
+
+    captions = show_augmentation(config, path)
+    logger.info("drew %d kinds of change: %s", len(captions) - 1, path)
+
+
 def _evaluate(flags: dict[str, object]) -> None:
     config = EvaluationConfig(**flags)  # type: ignore[arg-type]
     import_tensorflow()
     from trainer.evaluation.job import evaluate
 
     evaluate(config)
+
+
+def _cross_validate(flags: dict[str, object]) -> None:
+    own = {field.name for field in dataclasses.fields(CrossValidationConfig)}
+    given = {name: value for name, value in flags.items() if name in own}
+    settings = {name: value for name, value in flags.items() if name not in own}
+    config = CrossValidationConfig(**given, settings=settings)  # type: ignore[arg-type]
+    import_tensorflow()
+    from trainer.cross_validation.job import cross_validate
+
+    cross_validate(config)
 
 
 def _export(flags: dict[str, object]) -> None:
@@ -106,7 +135,13 @@ def _export(flags: dict[str, object]) -> None:
     export(ExportConfig(**flags))  # type: ignore[arg-type]
 
 
-_VERBS = {"train": _train, "evaluate": _evaluate, "export": _export}
+_VERBS = {
+    "train": _train,
+    "show-augmentation": _show_augmentation,
+    "evaluate": _evaluate,
+    "cross-validate": _cross_validate,
+    "export": _export,
+}
 
 
 def _add_train(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -122,17 +157,49 @@ def _add_train(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         "--data", type=Path, required=True, metavar="DIR", help="dataset that tfrecords wrote"
     )
     train.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
-    train.add_argument(
+    _add_settings(train)
+
+
+def _add_settings(train: argparse.ArgumentParser) -> None:
+    """Adds the flags of a recipe, and of what differs from it."""
+    _add_recipe(train)
+    _add_slices(train.add_argument_group("slices"))
+    _add_model(train.add_argument_group("model"))
+    _add_optimization(train.add_argument_group("optimization"))
+    _add_augmentation(train.add_argument_group("augmentation, on training only"))
+    _add_machine(train.add_argument_group("machine"))
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--recipe",
         choices=RECIPES,
         default="reference",
         help="where the settings below come from that are not given: the reference recipe to the "
         "letter, or the best that was found",
     )
-    _add_model(train.add_argument_group("model"))
-    _add_optimization(train.add_argument_group("optimization"))
-    _add_augmentation(train.add_argument_group("augmentation, on training only"))
-    _add_machine(train.add_argument_group("machine"))
+
+
+def _add_show_augmentation(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    show = _verb(
+        verbs,
+        "show-augmentation",
+        "Draw what augmentation does to slices, at its extremes.",
+        "Draws some slices of the training split as each kind of change leaves them, each at its "
+        "extremes, with the outlines of their masks: look at it before a long training.",
+    )
+    show.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="dataset that tfrecords wrote"
+    )
+    show.add_argument("--out", type=Path, required=True, metavar="FILE", help="PNG to write")
+    _add_recipe(show)
+    _add_augmentation(show.add_argument_group("augmentation"))
+
+
+def _add_slices(group: "argparse._ArgumentGroup") -> None:
+    _setting(group, "phantom_share", float, "SHARE", "share of an epoch that is phantoms; 1: all")
+    _setting(group, "phantoms", int, "N", "phantoms that are drawn, if there is a share for them")
+    _setting(group, "hold_out", str, "PATIENT", "train on all others, and validate on this patient")
 
 
 def _add_model(group: "argparse._ArgumentGroup") -> None:
@@ -160,13 +227,27 @@ def _add_optimization(group: "argparse._ArgumentGroup") -> None:
 
 def _add_augmentation(group: "argparse._ArgumentGroup") -> None:
     _choice(group, "flip", FLIPS, "random flips")
+    _setting(group, "quarter_turns", float, "SHARE", "share of slices turned by 90 degrees")
     _setting(group, "rotation_degrees", float, "DEG", "rotation, at most, to either side")
-    _setting(group, "zoom", float, "SHARE", "zoom of each axis, at most")
-    _setting(group, "translation", float, "SHARE", "shift in each axis, at most")
-    _setting(group, "contrast", float, "SHARE", "change of the display window, at most")
-    _setting(group, "gamma", float, "SHARE", "change of the exponent, at most")
-    _setting(group, "blur", float, "SHARE", "share of the slices that lose resolution")
+    _setting(group, "magnify", float, "X", "magnified by 1 plus this, at most")
+    _setting(group, "shrink", float, "X", "shrunk by 1 plus this, at most")
+    _setting(group, "stretch", float, "X", "width against height, by 1 plus this, at most")
+    _setting(group, "translation", float, "SHARE", "shift in each axis, in images, at most")
+    _setting(group, "crop_to_body", float, "SHARE", "share of slices cropped around the lungs")
+    _setting(group, "elastic", float, "SHARE", "elastic deformation, in images, at most")
+    _setting(group, "background_removal", float, "SHARE", "share of slices, black around the body")
+    _setting(group, "couch", float, "SHARE", "share of slices with a couch drawn")
+    _setting(group, "gantry_circle", float, "SHARE", "share of slices cut to a circle")
+    _setting(group, "low_resolution", float, "X", "coarser by 1 plus this, at most")
+    _setting(group, "blur", float, "SHARE", "blur, at most: share of the neighbors")
+    _setting(group, "sharpen", float, "X", "unsharp masking, at most")
     _setting(group, "noise", float, "GRAY", "standard deviation in gray values, at most")
+    _setting(group, "window", float, "X", "other display windows: 0 none, 1 from narrow to wide")
+    _setting(group, "brightness", float, "GRAY", "shift of the gray values, at most")
+    _setting(group, "contrast", float, "X", "contrast times 1 plus this, at most")
+    _setting(group, "gamma", float, "X", "exponent of 1 plus this, at most")
+    _setting(group, "local_contrast", float, "SHARE", "share of slices with equalized contrast")
+    _setting(group, "invert", float, "SHARE", "share of slices with black for white")
 
 
 def _add_machine(group: "argparse._ArgumentGroup") -> None:
@@ -312,6 +393,14 @@ def _add_evaluate(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     evaluate.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="where the results go"
     )
+    _add_test_time(evaluate)
+    evaluate.add_argument(
+        "--scanner",
+        metavar="NAME",
+        help="see the slices through a simulated scanner, such as clahe; all: as they are, and "
+        "then through each of them (docs/evaluation.md lists them)",
+    )
+    _add_scanner_every(evaluate)
     evaluate.add_argument(
         "--pixel-spacing-mm",
         type=float,
@@ -321,6 +410,59 @@ def _add_evaluate(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     evaluate.add_argument(
         "--write-masks", action="store_true", help="also write each predicted mask as a PNG"
     )
+
+
+def _add_test_time(group: "argparse._ActionsContainer") -> None:
+    group.add_argument(
+        "--flips",
+        choices=FLIP_CHOICES,
+        default=EvaluationConfig.flips,
+        help="flips of a slice that are segmented too, to take the mean of their probabilities",
+    )
+    group.add_argument(
+        "--postprocess",
+        action=argparse.BooleanOptionalAction,
+        default=EvaluationConfig.postprocess,
+        help="drop specks of predicted lung and fill small holes (default: "
+        f"{'yes' if EvaluationConfig.postprocess else 'no'})",
+    )
+
+
+def _add_scanner_every(group: "argparse._ActionsContainer") -> None:
+    group.add_argument(
+        "--scanner-every",
+        type=int,
+        default=EvaluationConfig.scanner_every,
+        metavar="N",
+        help="measure simulated scanners on each n-th slice only",
+    )
+
+
+def _add_cross_validate(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    cross = _verb(
+        verbs,
+        "cross-validate",
+        "Train once for each patient without that patient, and measure on them.",
+        "Leave-one-patient-out: how good a recipe is on patients whom nothing was learned or "
+        "chosen on, on their slices as they are and as simulated scanners would have them. Runs "
+        "all epochs and measures the last. Takes the flags of train but for --hold-out, --patience "
+        "and --resume. What was stopped, or killed, goes on when the same command is given again.",
+    )
+    cross.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="dataset that tfrecords wrote"
+    )
+    cross.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder of the runs and the results"
+    )
+    _add_scanner_every(cross)
+    cross.add_argument(
+        "--folds",
+        type=lambda text: tuple(text.split(",")),
+        metavar="P1,P2",
+        help="leave only these patients out, one after the other (default: all)",
+    )
+    _add_test_time(cross.add_argument_group("measuring"))
+    _add_settings(cross)
 
 
 def _gray_values(text: str) -> tuple[int, ...]:

@@ -97,8 +97,7 @@ class Checkpoints:
             return Progress()
         _restore(folder / WEIGHTS, self._measured)
         _restore(folder / TRAINING, self._training)
-        with _damage_explained(folder):
-            progress = Progress(**json.loads((folder / PROGRESS).read_text(encoding="utf-8")))
+        progress = read_progress(folder)
         # A kill between the two saves after an epoch: the weights of the best epoch are here.
         if _is_best(progress) and progress.step == 0:
             self._save_best(progress)
@@ -203,9 +202,24 @@ def best_dir(run_dir: Path) -> Path:
     return run_dir / "checkpoints" / "best"
 
 
+def last_checkpoint(run_dir: Path) -> Path | None:
+    """Gives the folder of the newest state to go on from, or ``None`` where there is none."""
+    return newest(run_dir / "checkpoints" / "latest", _LATEST_NAME)
+
+
 def has_checkpoint(run_dir: Path) -> bool:
     """Tells whether a run has a state to go on from."""
-    return newest(run_dir / "checkpoints" / "latest", _LATEST_NAME) is not None
+    return last_checkpoint(run_dir) is not None
+
+
+def read_progress(folder: Path) -> Progress:
+    """Reads how far the run of a checkpoint had come.
+
+    Raises:
+        ValueError: if the checkpoint is damaged.
+    """
+    with _damage_explained(folder):
+        return Progress(**json.loads((folder / PROGRESS).read_text(encoding="utf-8")))
 
 
 def newest(folder: Path, name: re.Pattern[str]) -> Path | None:

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from trainer.augmentation.config import AugmentationConfig, check
+
 CONFIG_FILENAME = "config.json"
 """Name of a run's configuration in its folder, and in that of each checkpoint."""
 
 AUTO = "auto"
 PRECISIONS = (AUTO, "float32", "tf32", "bfloat16", "float16")
-FLIPS = ("none", "horizontal", "horizontal_and_vertical")
 CACHES = (AUTO, "memory", "disk", "none")
 NORMALIZATIONS = ("none", "instance")
 LOSSES = ("bce", "bce_dice")
@@ -24,8 +25,11 @@ DEVICES = re.compile(r"auto|cpu(:[1-9][0-9]*)?|gpu(:[0-9]+(,[0-9]+)*)?")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainerConfig:
-    """Settings of ``python -m trainer train``; the defaults are the reference recipe."""
+class TrainerConfig(AugmentationConfig):
+    """Settings of ``python -m trainer train``, with those of augmentation.
+
+    The defaults are the reference recipe.
+    """
 
     data: Path
     """Folder with ``dataset.json`` and its shards."""
@@ -77,29 +81,16 @@ class TrainerConfig:
     """Decay of the moving average of the weights, which is then what is measured and served. 0: the
     weights themselves."""
 
-    flip: str = "horizontal"
-    """Random flips on training: ``none``, ``horizontal`` or ``horizontal_and_vertical``."""
+    phantom_share: float = 0.0
+    """Share of the slices of an epoch that are phantoms, on training only: all slices of the
+    training split once, and as many phantoms as make up that share. 1: all phantoms once, alone."""
 
-    rotation_degrees: float = 10.0
-    """Random rotation on training: uniform between minus and plus this many degrees."""
+    phantoms: int = 2000
+    """How many phantoms are drawn at the start, if there is a share for them."""
 
-    zoom: float = 0.0
-    """Random zoom on training, each axis for itself: at most by this factor less 1."""
-
-    translation: float = 0.0
-    """Random shift on training, in each axis: at most by this share of the image."""
-
-    contrast: float = 0.0
-    """Random display window on training: its width and its level change by this share at most."""
-
-    gamma: float = 0.0
-    """Random gamma on training: the exponent is at most 1 plus this, or one over that."""
-
-    blur: float = 0.0
-    """Random blur on training: the share of slices that lose resolution."""
-
-    noise: float = 0.0
-    """Random noise on training: its largest standard deviation, in gray values."""
+    hold_out: str | None = None
+    """Patient whose slices are the validation split, whatever split the dataset has; all others
+    are trained on. ``None``: the split of the dataset."""
 
     precision: str = "float32"
     """What is computed in; weights are float32 always. ``auto``: bfloat16 or float16 where the
@@ -138,28 +129,20 @@ class TrainerConfig:
         Raises:
             ValueError: if a value cannot work; the message names the flag.
         """
-        for name in (
-            *("image_size", "filters", "depth", "global_batch_size"),
-            *("accumulation_steps", "epochs", "patience"),
-        ):
-            _require(self, name, getattr(self, name) >= 1, "at least 1")
+        super().__post_init__()
+        counts = ("image_size", "filters", "depth", "global_batch_size", "accumulation_steps")
+        check(self, (*counts, "epochs", "patience", "phantoms"), "at least 1", lambda n: n >= 1)
         for name, choices in _CHOICES.items():
-            _require(self, name, getattr(self, name) in choices, f"one of {', '.join(choices)}")
-        for name in ("warmup_epochs", "clip_norm", "zoom", "gamma", "noise"):
-            value = getattr(self, name)
-            _require(self, name, 0 <= value < math.inf, "0 or more")
-        _require(self, "learning_rate", 0 < self.learning_rate < math.inf, "more than 0")
-        _require(self, "ema_decay", 0 <= self.ema_decay < 1, "at least 0 and less than 1")
-        _require(self, "rotation_degrees", 0 <= self.rotation_degrees <= 180, "0 to 180")
-        _require(self, "translation", 0 <= self.translation < 1, "at least 0 and less than 1")
-        _require(self, "contrast", 0 <= self.contrast < 1, "at least 0 and less than 1")
-        _require(self, "blur", 0 <= self.blur <= 1, "0 to 1")
-        _require(self, "checkpoint_minutes", self.checkpoint_minutes > 0, "more than 0")
-        steps = self.checkpoint_steps
-        _require(self, "checkpoint_steps", steps is None or steps >= 1, "at least 1")
-        _require(self, "seed", 0 <= self.seed < 2**31, "0 to 2147483647")
+            check(self, (name,), f"one of {', '.join(choices)}", choices.__contains__)
+        check(self, ("warmup_epochs", "clip_norm"), "0 or more", lambda n: 0 <= n < math.inf)
+        check(self, ("learning_rate",), "more than 0", lambda rate: 0 < rate < math.inf)
+        check(self, ("ema_decay",), "at least 0 and less than 1", lambda n: 0 <= n < 1)
+        check(self, ("phantom_share",), "0 to 1", lambda share: 0 <= share <= 1)
+        check(self, ("checkpoint_minutes",), "more than 0", lambda n: n > 0)
+        check(self, ("checkpoint_steps",), "at least 1", lambda n: n is None or n >= 1)
+        check(self, ("seed",), "0 to 2147483647", lambda n: 0 <= n < 2**31)
         expected = "auto, gpu, gpu:0,2 (numbers of GPUs), cpu, or cpu:2 (how many logical devices)"
-        _require(self, "devices", bool(DEVICES.fullmatch(self.devices)), expected)
+        check(self, ("devices",), expected, lambda text: bool(DEVICES.fullmatch(text)))
         if self.accumulation_steps > self.global_batch_size:
             raise ValueError(
                 f"--accumulation-steps is {self.accumulation_steps}, but --global-batch-size is "
@@ -221,11 +204,35 @@ _CHOICES = {
     "normalization": NORMALIZATIONS,
     "loss": LOSSES,
     "schedule": SCHEDULES,
-    "flip": FLIPS,
     "precision": PRECISIONS,
     "cache": CACHES,
     "resume": RESUMES,
 }
+
+AUGMENTATION: Mapping[str, Any] = {
+    "flip": "horizontal_and_vertical",
+    "quarter_turns": 0.2,
+    "rotation_degrees": 20.0,
+    "magnify": 0.8,
+    "shrink": 0.8,
+    "stretch": 0.15,
+    "translation": 0.1,
+    "crop_to_body": 0.15,
+    "elastic": 0.02,
+    "background_removal": 0.15,
+    "couch": 0.2,
+    "gantry_circle": 0.2,
+    "low_resolution": 2.0,
+    "blur": 1.0,
+    "sharpen": 1.0,
+    "noise": 20.0,
+    "window": 1.0,
+    "brightness": 20.0,
+    "contrast": 0.25,
+    "gamma": 0.5,
+    "local_contrast": 0.2,
+}
+"""What makes slices look as if they came from other scanners."""
 
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     "reference": {},
@@ -239,19 +246,15 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         "warmup_epochs": 1.0,
         "clip_norm": 1.0,
         "ema_decay": 0.99,
-        "rotation_degrees": 20.0,
-        "zoom": 0.25,
-        "translation": 0.1,
-        "contrast": 0.2,
-        "gamma": 0.4,
-        "blur": 0.25,
-        "noise": 8.0,
+        **AUGMENTATION,
         "precision": AUTO,
     },
 }
 """What ``--recipe`` sets, where a flag does not set it: the reference is the defaults."""
 
-OF_THE_TASK = ("data", "out", "image_size", "filters", "depth", "global_batch_size", "seed")
+OF_THE_TASK = (
+    *("data", "out", "hold_out", "image_size", "filters", "depth", "global_batch_size", "seed"),
+)
 """Settings that follow from what is to be done, and are of no recipe."""
 
 OF_THE_MACHINE = (
@@ -291,9 +294,3 @@ def describe_recipe(config: TrainerConfig) -> str:
     }
     name = min(differences, key=lambda key: len(differences[key]))
     return f"{name}, but {' '.join(differences[name])}" if differences[name] else name
-
-
-def _require(config: TrainerConfig, name: str, holds: bool, expected: str) -> None:
-    if not holds:
-        flag = f"--{name.replace('_', '-')}"
-        raise ValueError(f"{flag} is {getattr(config, name)!r}; expected {expected}")

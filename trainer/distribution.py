@@ -221,6 +221,15 @@ def read_cluster(environment: Mapping[str, str]) -> tuple[list[str], int] | None
     return [pattern.replace("{index}", str(each)) for each in range(int(count))], int(index)
 
 
+def is_alone() -> bool:
+    """Tells whether the environment describes one worker only.
+
+    Raises:
+        ValueError: if it describes a cluster wrongly.
+    """
+    return read_cluster(os.environ) is None
+
+
 def _read_tf_config(text: str) -> tuple[list[str], int] | None:
     """Reads the workers from ``TF_CONFIG``; one worker alone is no cluster."""
     try:

@@ -127,7 +127,8 @@ def _show(axes: Axes, pixels: np.ndarray, title: str) -> None:
 
 
 def _outline(axes: Axes, mask: np.ndarray, color: str) -> None:
-    if mask.any() and not mask.all():  # matplotlib warns of contours that are nowhere
+    is_drawable = min(mask.shape) > 1 and mask.any() and not mask.all()
+    if is_drawable:  # matplotlib refuses a single line of pixels, and warns of contours nowhere
         axes.contour(mask, levels=[0.5], colors=[color], linewidths=0.9)
 
 

@@ -11,9 +11,11 @@ import tensorflow as tf
 
 from preprocessing.manifest import DatasetManifest
 from preprocessing.records import parse_example
-from trainer.augmentation import draw_augmentation
+from preprocessing.spec import TRAIN_SPLIT
+from trainer.augmentation.draws import draw_augmentation
 from trainer.config import TrainerConfig
-from trainer.shard_index import index_shards, shard_paths
+from trainer.phantom_store import PhantomStore
+from trainer.shard_index import index_patients, index_shards, shard_paths
 from trainer.slice_store import SliceStore
 
 SHARDS_AT_ONCE = 4
@@ -61,14 +63,27 @@ class SplitReader:
                 written.
         """
         self._config = config
-        self._index = index_shards(config.data, manifest, split_name)
-        self.num_slices = len(self._index)
+        if config.hold_out is None:
+            self._index = index_shards(config.data, manifest, split_name)
+        else:
+            self._index = index_patients(
+                config.data, manifest, hold_out=config.hold_out, split_name=split_name
+            )
+        share = config.phantom_share if split_name == TRAIN_SPLIT else 0.0
+        self.num_real_slices = len(self._index) if share < 1 else 0
+        self.num_phantoms = _num_phantoms(len(self._index), share, config.phantoms)
         parts = num_replicas * config.accumulation_steps
         self.padded_batch_size = -(-config.global_batch_size // parts) * parts
-        share = self.padded_batch_size // num_workers
-        self._columns = np.arange(worker_index * share, (worker_index + 1) * share)
+        width = self.padded_batch_size // num_workers
+        self._columns = np.arange(worker_index * width, (worker_index + 1) * width)
         self._folder = config.out / "cache" / f"{split_name}-{worker_index}"
         self._store: SliceStore | None = None
+        self._phantoms: PhantomStore | None = None
+
+    @property
+    def num_slices(self) -> int:
+        """Number of slices in one pass, phantoms too."""
+        return self.num_real_slices + self.num_phantoms
 
     @property
     def steps(self) -> int:
@@ -91,6 +106,18 @@ class SplitReader:
             )
         return self._store
 
+    @property
+    def phantoms(self) -> PhantomStore:
+        """The phantoms; they are drawn when they are asked for the first time."""
+        if self._phantoms is None:
+            self._phantoms = PhantomStore(
+                num_phantoms=self._config.phantoms,
+                size=self._config.image_size,
+                seed=self._config.seed,
+                folder=self._folder,
+            )
+        return self._phantoms
+
     def training_batches(self, epoch: int, *, first_step: int = 0) -> tf.data.Dataset:
         """Gives an epoch of shuffled batches with random augmentation.
 
@@ -99,7 +126,7 @@ class SplitReader:
             first_step: how many batches are left out at the beginning.
         """
         epoch_seed = self._config.seed * 1_000_003 + epoch
-        order = np.random.default_rng(epoch_seed).permutation(self.num_slices)
+        order = self._shuffled(np.random.default_rng(epoch_seed))
         drawn = tf.data.Dataset.from_tensor_slices(self._draw(epoch_seed, first_step))
         batches = tf.data.Dataset.zip(self._batches(order, first_step), drawn)
         both = batches.map(lambda batch, draws: {**batch, **draws})
@@ -134,9 +161,38 @@ class SplitReader:
         weights = (own != PADDING).astype(np.float32)
         counts = np.repeat(num_slices[:, np.newaxis], own.shape[1], axis=1)
         # Where there is padding, some slice is read all the same, and weighs nothing.
-        slices = self.store.batches(np.maximum(own, 0))
+        slices = self._read(np.maximum(own, 0))
         weighted = tf.data.Dataset.from_tensor_slices({"weight": weights, "num_slices": counts})
         return tf.data.Dataset.zip(slices, weighted).map(lambda one, other: {**one, **other})
+
+    def _shuffled(self, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+        """Gives the slices of an epoch: all real ones, and some phantoms, others in each epoch.
+
+        Phantoms count on from the last real slice.
+        """
+        rounds = -(-self.num_phantoms // self._config.phantoms)
+        drawn = [rng.permutation(self._config.phantoms) for _ in range(rounds)]
+        phantoms = np.concatenate([*drawn, np.empty(0, np.int64)])[: self.num_phantoms]
+        return rng.permutation(
+            np.concatenate([np.arange(self.num_real_slices), len(self._index) + phantoms])
+        )
+
+    def _read(self, numbers: npt.NDArray[np.int64]) -> tf.data.Dataset:
+        """Reads batches of slices, real ones and phantoms."""
+        is_phantom = numbers >= len(self._index)
+        # Where there is a phantom, some real slice is read all the same, and the other way round.
+        real = (
+            self.store.batches(np.where(is_phantom, 0, numbers)) if self.num_real_slices else None
+        )
+        if not is_phantom.any():
+            return real
+        drawn = self.phantoms.batches(np.where(is_phantom, numbers - len(self._index), 0))
+        if real is None:
+            return drawn
+        chosen = tf.data.Dataset.from_tensor_slices(is_phantom[..., None, None, None])
+        return tf.data.Dataset.zip(chosen, drawn, real).map(
+            lambda chosen, one, other: {key: tf.where(chosen, one[key], other[key]) for key in one}
+        )
 
     def _plan(self, order: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Cuts an order of slices into global batches: [steps, padded_batch_size]."""
@@ -146,6 +202,11 @@ class SplitReader:
             batch = order[step * size : (step + 1) * size]
             plan[step, : len(batch)] = batch
         return plan
+
+
+def _num_phantoms(num_real: int, share: float, num_drawn: int) -> int:
+    """Gives how many phantoms make up a share of an epoch that has all real slices too."""
+    return num_drawn if share == 1 else round(num_real * share / (1 - share))
 
 
 def read_examples(dataset_dir: Path, manifest: DatasetManifest, split_name: str) -> tf.data.Dataset:

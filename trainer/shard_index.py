@@ -16,6 +16,8 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from preprocessing.manifest import DatasetManifest, ManifestError, Shard
+from preprocessing.records import read_patient_id
+from preprocessing.spec import VALIDATION_SPLIT
 
 _LENGTH = struct.Struct("<Q")
 _HEADER_BYTES = 12
@@ -114,6 +116,45 @@ def index_shards(dataset_dir: Path, manifest: DatasetManifest, split_name: str) 
         places += [(number, *place) for place in _find_records(path, shard)]
     shards, offsets, lengths = np.array(places, np.int64).T
     return ShardIndex(paths=paths, shards=shards, offsets=offsets, lengths=lengths)
+
+
+def index_patients(
+    dataset_dir: Path, manifest: DatasetManifest, *, hold_out: str, split_name: str
+) -> ShardIndex:
+    """Finds the records of all splits that are, or are not, of one patient.
+
+    Args:
+        dataset_dir: folder of the dataset.
+        manifest: of that dataset.
+        hold_out: the patient.
+        split_name: ``validation``: the slices of this patient; ``train``: those of all others.
+
+    Raises:
+        ManifestError: as `index_shards`; or if there is no such patient, or no other.
+    """
+    indices = [
+        index_shards(dataset_dir, manifest, name)
+        for name, split in manifest.splits.items()
+        if split.num_examples
+    ]
+    paths = tuple(path for index in indices for path in index.paths)
+    first_shards = np.cumsum([0, *(len(index.paths) for index in indices)])
+    patients = [read_patient_id(index.read(n)) for index in indices for n in range(len(index))]
+    chosen = (np.array(patients) == hold_out) == (split_name == VALIDATION_SPLIT)
+    if not chosen.any() or chosen.all():
+        known = sorted(set(patients))
+        raise ManifestError(
+            f"--hold-out is {hold_out!r}, but {dataset_dir} has slices of {', '.join(known[:20])}"
+            f"{' and others' if len(known) > 20 else ''}; expected one of at least two patients"
+        )
+    return ShardIndex(
+        paths=paths,
+        shards=np.concatenate(
+            [index.shards + first for index, first in zip(indices, first_shards[:-1], strict=True)]
+        )[chosen],
+        offsets=np.concatenate([index.offsets for index in indices])[chosen],
+        lengths=np.concatenate([index.lengths for index in indices])[chosen],
+    )
 
 
 def _find_records(path: Path, shard: Shard) -> list[tuple[int, int]]:

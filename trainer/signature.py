@@ -1,8 +1,8 @@
 """The contract between ``trainer``, which exports a model, and whoever calls it.
 
 Both signatures take slices of any size, in a batch of any size, and give masks of the size that the
-slices came with: scaling to the size of the model and back is part of the graph, so a client
-cannot do it differently. Standard library only.
+slices came with: fitting them into the square of the model, with their proportions, and the way
+back are part of the graph, so a client cannot do it differently. Standard library only.
 """
 
 from dataclasses import dataclass

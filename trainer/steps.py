@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import tensorflow as tf
 
-from trainer.augmentation import change_gray_values, move_pixels
+from trainer.augmentation.augment import augment
 from trainer.config import TrainerConfig
 from trainer.distribution import Placement, sum_over_replicas
 from trainer.losses import loss_of_slices
@@ -96,14 +96,9 @@ def _many(placement: Placement, replica_step: Callable[[Batch], tf.Tensor]) -> S
 
 
 def _augment(config: TrainerConfig, part: Batch) -> dict[str, tf.Tensor]:
-    image, mask = move_pixels(image=part["image"], mask=part["mask"], transform=part["transform"])
-    image = change_gray_values(config, image, part)
-    return {
-        "image": image,
-        "mask": mask,
-        "weight": part["weight"],
-        "num_slices": part["num_slices"],
-    }
+    image, mask = augment(config, image=part["image"], mask=part["mask"], draws=part)
+    kept = {key: part[key] for key in ("weight", "num_slices")}
+    return {"image": image, "mask": mask, **kept}
 
 
 def _parts(share: Batch, count: int) -> Sequence[Batch]:

@@ -48,7 +48,7 @@ SECONDS_IN_A_CALL = 0.5
 """Steps are run in calls of about this time: between two, the bar moves and signals are heard."""
 
 
-def run(config: TrainerConfig) -> None:
+def run(config: TrainerConfig, *, is_measured: bool = True) -> None:
     """Trains until the loss stops falling, then evaluates the best epoch and draws it.
 
     A run that was stopped goes on where its last checkpoint is. When several workers train
@@ -56,6 +56,7 @@ def run(config: TrainerConfig) -> None:
 
     Args:
         config: all settings.
+        is_measured: evaluate and draw the best epoch at the end, and write the model card.
 
     Raises:
         ValueError: if the dataset, the folder or the devices do not fit the settings; this is known
@@ -66,10 +67,10 @@ def run(config: TrainerConfig) -> None:
     """
     manifest = DatasetManifest.load(config.data)
     with explained(config.data, manifest):
-        _run(config, manifest)
+        _run(config, manifest, is_measured=is_measured)
 
 
-def _run(config: TrainerConfig, manifest: DatasetManifest) -> None:
+def _run(config: TrainerConfig, manifest: DatasetManifest, *, is_measured: bool) -> None:
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     placement = place(config.devices)
@@ -90,8 +91,9 @@ def _run(config: TrainerConfig, manifest: DatasetManifest) -> None:
         rows = _Training(config, placement, training, validation).run()
         if placement.is_chief:
             draw_curves(rows, config.out / "curves.png")
-            evaluate(EvaluationConfig(run=config.out, out=config.out, data=config.data))
-            write_model_card(config.out)
+            if is_measured:
+                evaluate(EvaluationConfig(run=config.out, out=config.out, data=config.data))
+                write_model_card(config.out)
             remove_kept_slices(config.out / "cache")
         placement.sum_over_workers([0.0])  # the others stay until the chief is done
 

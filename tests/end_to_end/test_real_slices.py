@@ -41,7 +41,15 @@ def road(lctsc: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             learning_rate=3e-3,
         )
     )
-    evaluate(EvaluationConfig(run=out / "run", out=out / "evaluation", write_masks=True))
+    evaluate(
+        EvaluationConfig(
+            run=out / "run",
+            out=out / "evaluation",
+            write_masks=True,
+            flips="none",
+            postprocess=False,
+        )
+    )
     export(ExportConfig(run=out / "run", out=out / "model"))
     return out
 
@@ -82,7 +90,12 @@ def test_served_mask_is_the_trainers_own_pixel_by_pixel(road, lctsc, tmp_path, s
     with EmbeddedServer(ServeConfig(model_base_path=road / "model", port=0)) as server:
         summary = predict.run(
             PredictConfig(
-                input=folder, out=tmp_path / "out", target=server.target, signature=signature
+                input=folder,
+                out=tmp_path / "out",
+                target=server.target,
+                signature=signature,
+                flips="none",
+                postprocess=False,
             )
         )
     assert not summary.failed

@@ -61,6 +61,36 @@ def test_probability_is_what_the_mask_was_cut_from(
     np.testing.assert_array_equal(probability > 0.5, mask > 0)
 
 
+def test_slice_and_its_flips_travel_in_one_request_and_their_mean_comes_back(
+    fake_server: StartFake,
+) -> None:
+    def answer(request: Any, context: grpc.ServicerContext) -> bytes:
+        sent = request.inputs["image"]
+        shape = [dim.size for dim in sent.tensor_shape.dim]
+        pixels = np.frombuffer(sent.tensor_content, np.uint8).reshape(shape)
+        probability = pixels.astype(np.float32) / 8
+        probability[:, 0, 0] += 1  # what the model says of a place, whatever is there
+        entry = length_delimited(1, b"probability") + length_delimited(2, write_typed(probability))
+        return length_delimited(1, entry)
+
+    server = fake_server(answer)
+    image = np.array([[0, 1, 2], [3, 4, 5]], np.uint8)
+    with SegmentationClient(server.target) as client:
+        of_two = client.probability(image, flips="horizontal")
+        of_four = client.probability(image, flips="all")
+    assert (8 * of_two).tolist() == [[4, 1, 6], [3, 4, 5]]
+    assert (8 * of_four).tolist() == [[2, 1, 4], [5, 4, 7]]
+    assert len(server.requests) == 2
+
+
+def test_unknown_set_of_flips_is_refused_before_a_call(closed_port: int) -> None:
+    with (
+        SegmentationClient(f"localhost:{closed_port}") as client,
+        pytest.raises(ValueError, match="--flips is 'up'; expected one of none, horizontal, all"),
+    ):
+        client.probability(LARGE_IMAGE, flips="up")
+
+
 @pytest.mark.parametrize("suffix", [".png", ".bmp"])
 def test_file_and_pixels_give_the_same_mask(
     server: EmbeddedServer, gray_image: np.ndarray, write_slice: Callable[..., Any], suffix: str

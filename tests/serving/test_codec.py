@@ -6,7 +6,7 @@ from serving.codec import Answer
 from serving.errors import UnexpectedAnswerError
 from serving.protos import predict_pb2, tensor_pb2, types_pb2
 
-IMAGE = np.arange(6, dtype=np.uint8).reshape(2, 3)
+IMAGES = np.arange(6, dtype=np.uint8).reshape(1, 2, 3)
 
 
 def answer_with(**outputs: np.ndarray) -> Answer:
@@ -15,7 +15,7 @@ def answer_with(**outputs: np.ndarray) -> Answer:
 
 def test_pixels_travel_as_tensor_content() -> None:
     request = codec.array_request(
-        IMAGE, model_name="m", model_version=None, output_key="predicted_mask"
+        IMAGES, model_name="m", model_version=None, output_key="predicted_mask"
     )
     tensor = request.inputs["image"]
     assert tensor.dtype == types_pb2.DT_UINT8
@@ -28,19 +28,28 @@ def test_pixels_travel_as_tensor_content() -> None:
 
 
 def test_image_that_is_not_contiguous_is_sent_row_by_row() -> None:
-    request = codec.array_request(IMAGE.T, model_name="m", model_version=7, output_key="k")
+    turned = IMAGES.transpose(0, 2, 1)
+    request = codec.array_request(turned, model_name="m", model_version=7, output_key="k")
     assert request.inputs["image"].tensor_content == bytes([0, 3, 1, 4, 2, 5])
     assert request.model_spec.version.value == 7
 
 
+def test_slices_of_one_size_travel_together() -> None:
+    images = np.concatenate([IMAGES, IMAGES + 6])
+    request = codec.array_request(images, model_name="m", model_version=None, output_key="k")
+    tensor = request.inputs["image"]
+    assert [dim.size for dim in tensor.tensor_shape.dim] == [2, 2, 3, 1]
+    assert tensor.tensor_content == bytes(range(12))
+
+
 @pytest.mark.parametrize(
-    "image",
-    [IMAGE.astype(np.float32), IMAGE[np.newaxis], np.zeros((0, 4), np.uint8)],
-    ids=["float32", "three dimensions", "no pixel"],
+    "images",
+    [IMAGES.astype(np.float32), IMAGES[np.newaxis], np.zeros((1, 0, 4), np.uint8)],
+    ids=["float32", "four dimensions", "no pixel"],
 )
-def test_image_of_another_type_or_shape_is_refused(image: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"expected uint8 gray values of shape \[height, width\]"):
-        codec.array_request(image, model_name="m", model_version=None, output_key="k")
+def test_images_of_another_type_or_shape_are_refused(images: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"expected uint8 gray values of shape \[batch, height, w"):
+        codec.array_request(images, model_name="m", model_version=None, output_key="k")
 
 
 def test_file_travels_as_it_is() -> None:
@@ -96,10 +105,17 @@ def test_answer_without_a_proper_mask_is_refused(
         codec.mask_of(answer_with(**outputs), height=2, width=3)
 
 
-def test_probability_loses_batch_and_channel() -> None:
-    probability = np.linspace(0, 1, 6, dtype=np.float32).reshape(2, 3)
-    answer = answer_with(probability=probability[np.newaxis, :, :, np.newaxis])
-    np.testing.assert_array_equal(codec.probability_of(answer, height=2, width=3), probability)
+def test_probabilities_lose_the_channel() -> None:
+    probabilities = np.linspace(0, 1, 12, dtype=np.float32).reshape(2, 2, 3)
+    answer = answer_with(probability=probabilities[..., np.newaxis])
+    read = codec.probabilities_of(answer, batch=2, height=2, width=3)
+    np.testing.assert_array_equal(read, probabilities)
+
+
+def test_probabilities_of_fewer_slices_than_were_sent_are_refused() -> None:
+    answer = answer_with(probability=np.zeros((1, 2, 3, 1), np.float32))
+    with pytest.raises(UnexpectedAnswerError, match=r"expected float32 of shape \[2, 2, 3, 1\]"):
+        codec.probabilities_of(answer, batch=2, height=2, width=3)
 
 
 def test_two_mask_files_for_one_slice_are_refused() -> None:

@@ -51,6 +51,11 @@ def test_server_values_that_cannot_work_are_refused(values: dict[str, Any], mess
         ({"model_version": -2}, "--model-version is -2"),
         ({"signature": "x"}, "--signature is 'x'; expected one of"),
         ({"model_name": ""}, "--model-name is ''"),
+        ({"flips": "up"}, "--flips is 'up'; expected one of none, horizontal, all"),
+        (
+            {"flips": "horizontal", "signature": "encoded"},
+            "--flips is horizontal and --signature encoded, which answers with masks that have no",
+        ),
     ],
 )
 def test_client_values_that_cannot_work_are_refused(values: dict[str, Any], message: str) -> None:

@@ -43,7 +43,9 @@ def test_folder_with_a_bad_file_gives_masks_for_the_others(
     (tmp_path / "slices" / "c.bmp").write_bytes(b"<html>no slice</html>")
     (tmp_path / "slices" / "notes.txt").write_text("not a slice")
     out = tmp_path / "out"
-    summary, failures = run(tmp_path / "slices", out, server.target, signature=signature)
+    summary, failures = run(
+        tmp_path / "slices", out, server.target, signature=signature, flips="none"
+    )
 
     assert read(out / "masks" / "b.2.png").tolist() == [[255, 0], [255, 0]]
     mask = read(out / "masks" / "patient" / "a.png")
@@ -65,6 +67,45 @@ def test_folder_with_a_bad_file_gives_masks_for_the_others(
         "summary.csv",
         "summary.json",
     ]
+
+
+@pytest.mark.parametrize("signature", ["serving_default", "encoded"])
+def test_masks_are_cleaned_where_that_is_asked_for(
+    server: EmbeddedServer, write_slice: WriteSlice, tmp_path: Path, signature: str
+) -> None:
+    image = np.full((200, 200), 200, np.uint8)
+    image[50:150, 40:80] = 10  # lung for the tiny model
+    image[70:72, 50:52] = 200  # a vessel: 4 pixels of 40,000
+    image[180:181, 180:182] = 10  # a speck of 2 pixels
+    path = write_slice("a.png", image)
+    areas = {}
+    for postprocess in (False, True):
+        out = tmp_path / str(postprocess)
+        options = {"signature": signature, "flips": "none", "postprocess": postprocess}
+        summary, failures = run(path, out, server.target, **options)
+        assert not failures
+        mask = read(out / "masks" / "a.png")
+        assert set(np.unique(mask)) == {0, 255}
+        areas[postprocess] = int(np.count_nonzero(mask))
+        assert summary.results[0].lung_area_px == areas[postprocess]
+        assert json.loads((out / "summary.json").read_text())["options"].items() >= options.items()
+    assert areas == {False: 4000 - 4 + 2, True: 4000}
+
+
+@pytest.mark.parametrize("flips", ["none", "horizontal", "all"])
+def test_model_that_flips_do_not_disturb_gives_the_same_mask_with_them(
+    server: EmbeddedServer,
+    write_slice: WriteSlice,
+    tmp_path: Path,
+    gray_image: np.ndarray,
+    flips: str,
+) -> None:
+    path = write_slice("a.png", gray_image)
+    run(path, tmp_path / "out", server.target, flips=flips)
+    mask = read(tmp_path / "out" / "masks" / "a.png")
+    np.testing.assert_array_equal(mask, np.where(gray_image < 100, 255, 0))
+    options = json.loads((tmp_path / "out" / "summary.json").read_text())["options"]
+    assert options["flips"] == flips
 
 
 def test_single_file_may_have_any_name(

@@ -26,7 +26,12 @@ def test_real_slices_give_the_same_masks_through_both_signatures(
     for path in real_slices:
         for signature in ("serving_default", "encoded"):
             config = PredictConfig(
-                input=path, out=tmp_path / signature, target=server.target, signature=signature
+                input=path,
+                out=tmp_path / signature,
+                target=server.target,
+                signature=signature,
+                flips="none",
+                postprocess=False,
             )
             assert not predict.run(config).failed
         expected = np.where(read_slice(path) < 100, 255, 0)

@@ -119,7 +119,7 @@ def test_result_does_not_depend_on_the_number_of_replicas(
 def test_clipping_averages_and_losses_are_those_of_the_global_batch(
     config, alone, settings, no_pictures
 ):
-    config = replace(config, epochs=4, learning_rate=1e-3, noise=5.0, zoom=0.2, **settings)
+    config = replace(config, epochs=4, learning_rate=1e-3, noise=5.0, magnify=0.2, **settings)
     assert_same(trained(replace(config, devices="cpu:3")), alone(config))
 
 

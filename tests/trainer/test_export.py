@@ -56,7 +56,11 @@ def test_signatures_are_those_of_the_contract(signatures):
 def test_exported_masks_are_those_that_the_trainer_wrote(
     signatures, trained_run, dataset, tmp_path
 ):
-    evaluate(EvaluationConfig(run=trained_run, out=tmp_path, write_masks=True))
+    evaluate(
+        EvaluationConfig(
+            run=trained_run, out=tmp_path, write_masks=True, flips="none", postprocess=False
+        )
+    )
     for example in slices(dataset):
         path = tmp_path / "predicted_masks" / f"{example['slice_id'].decode()}.png"
         with Image.open(path) as file:
@@ -76,6 +80,36 @@ def test_batch_of_files_may_hold_several_sizes(signatures, dataset):
     answer = signatures["encoded"](image_bytes=tf.constant(files))["predicted_mask_bytes"].numpy()
     sizes = [Image.open(io.BytesIO(content)).size for content in answer]
     assert sizes == [(40, 40), (40, 37)]
+
+
+@pytest.mark.parametrize("shape", [(512, 512), (30, 50), (50, 30), (37, 91), (1, 1), (1, 40)])
+def test_slices_of_any_shape_are_answered_at_their_own_size_in_any_batch(model_dir, shape):
+    rng = np.random.default_rng(3)
+    images = rng.integers(0, 256, [3, *shape, 1]).astype(np.uint8)
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:  # as TensorFlow Serving loads it
+        loader = tf.compat.v1.saved_model.loader
+        loaded = loader.load(session, [tf.saved_model.SERVING], str(model_dir / "1"))
+        signature = loaded.signature_def["serving_default"]
+        together = export_module._call(session, signature, images)
+        alone = export_module._call(session, signature, images[1:2])
+    assert together["probability"].shape == (3, *shape, 1)
+    assert together["predicted_mask"].dtype == np.uint8
+    np.testing.assert_allclose(together["probability"][1:2], alone["probability"], atol=1e-5)
+
+
+def test_shape_is_found_at_its_place_whatever_the_proportions_of_the_slice(signatures, dataset):
+    image = slices(dataset)[2]["image"]
+    square = signatures["serving_default"](image=tf.constant(image[np.newaxis]))
+    expected = square["predicted_mask"].numpy()[0, 4:-4]
+    assert expected.any()
+    # What is cut off comes back as padding.
+    wide = signatures["serving_default"](image=tf.constant(image[np.newaxis, 4:-4]))
+    found = wide["predicted_mask"].numpy()[0]
+    # The ends of the body are cut off too, so the model does not see the very same.
+    assert np.count_nonzero(found != expected) <= 0.1 * np.count_nonzero(expected)
+    np.testing.assert_allclose(
+        np.argwhere(found).mean(axis=0), np.argwhere(expected).mean(axis=0), atol=0.3
+    )
 
 
 def test_next_export_is_the_next_version(trained_run, model_dir, tmp_path):

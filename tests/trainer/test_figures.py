@@ -35,6 +35,21 @@ def test_each_slice_has_a_row(tmp_path):
     assert heights[1] > 2.5 * heights[0]
 
 
+def test_slice_of_a_single_line_of_pixels_is_drawn(tmp_path):
+    for shape in ((1, 3), (3, 1)):
+        prediction = Prediction(
+            kind="worst",
+            slice_id="P1_z1",
+            image=np.full(shape, 90, np.uint8),
+            mask=np.array([1, 0, 0], np.uint8).reshape(shape),
+            predicted_mask=np.array([1, 1, 0], np.uint8).reshape(shape),
+            caption="Dice 0.667",
+        )
+        draw_predictions([prediction], tmp_path / "predictions.png")
+        with Image.open(tmp_path / "predictions.png") as picture:
+            assert picture.width > 1000
+
+
 def test_curves_are_drawn(tmp_path):
     rows = [{**dict.fromkeys(COLUMNS, 0.5), "epoch": float(epoch)} for epoch in (1, 2)]
     draw_curves(rows, tmp_path / "curves.png")

@@ -5,6 +5,9 @@ import numpy as np
 import pytest
 
 from preprocessing.manifest import DatasetManifest, ManifestError, Split
+from preprocessing.phantoms.teaching import draw_teaching_slices
+from preprocessing.records import read_patient_id
+from preprocessing.spec import SPLITS
 from trainer.input_pipeline import SplitReader, read_examples
 
 
@@ -69,7 +72,7 @@ def test_batches_are_uint8_at_the_size_of_the_model(config):
     assert batch["image"].shape == batch["mask"].shape == (4, 32, 32, 1)
     assert batch["image"].dtype == batch["mask"].dtype == np.uint8
     assert set(np.unique(batch["mask"])) == {0, 1}
-    assert batch["transform"].shape == (4, 8)
+    assert batch["angle"].shape == (4,)
     assert batch["noise_seed"].shape == (4, 2)
     assert batch["weight"].shape == batch["num_slices"].shape == (4,)
 
@@ -140,3 +143,79 @@ def test_empty_split_is_refused(config):
     manifest = replace(manifest, splits={**manifest.splits, "validation": empty})
     with pytest.raises(ManifestError, match="the validation split of .* is empty"):
         SplitReader(config, manifest, "validation", num_replicas=1)
+
+
+def patients_of(config, split: str) -> set[str]:
+    manifest = DatasetManifest.load(config.data)
+    index = reader(config, split)._index
+    assert len(index) == reader(config, split).num_slices
+    assert manifest.splits
+    return {read_patient_id(index.read(number)) for number in range(len(index))}
+
+
+def test_patient_that_is_held_out_is_the_validation_split_and_no_part_of_training(config):
+    everybody = patients_of(config, "train") | patients_of(config, "validation")
+    for patient in sorted(everybody):
+        held_out = replace(config, hold_out=patient)
+        assert patients_of(held_out, "validation") == {patient}
+        assert patients_of(held_out, "train") == everybody - {patient}
+
+
+def test_all_slices_are_read_where_a_patient_is_held_out(config):
+    plain = [images_of(reader(config, split).evaluation_batches()) for split in SPLITS]
+    patient = sorted(patients_of(config, "train"))[0]
+    config = replace(config, hold_out=patient)
+    held_out = [images_of(reader(config, split).evaluation_batches()) for split in SPLITS]
+    assert sorted(plain[0] + plain[1]) == sorted(held_out[0] + held_out[1])
+
+
+def test_patient_that_is_not_there_cannot_be_held_out(config):
+    with pytest.raises(ManifestError, match=r"--hold-out is 'nobody', but .* has slices of"):
+        reader(replace(config, hold_out="nobody"))
+
+
+def test_phantoms_are_the_share_of_an_epoch_that_is_asked_for(config):
+    split = reader(replace(config, phantom_share=0.6, phantoms=32))
+    assert (split.num_real_slices, split.num_phantoms, split.num_slices) == (10, 15, 25)
+    real = set(images_of(reader(config).evaluation_batches()))
+    images = images_of(split.training_batches(1))
+    assert len(images) == 25
+    assert sorted(image for image in images if image in real) == sorted(real)
+    drawn = draw_teaching_slices(num_slices=32, image_size=32, seed=config.seed)[:, 0]
+    phantoms = {image.tobytes() for image in drawn}
+    of_epoch = [image for image in images if image not in real]
+    assert len(set(of_epoch)) == 15
+    assert set(of_epoch) <= phantoms
+    assert set(images_of(split.training_batches(2))) != set(images)
+
+
+def test_phantoms_bring_their_own_masks(config):
+    split = reader(replace(config, phantom_share=1.0, phantoms=32))
+    drawn = draw_teaching_slices(num_slices=32, image_size=32, seed=config.seed)
+    masks = {pair[0].tobytes(): pair[1] for pair in drawn}
+    assert split.num_slices == 32
+    for batch in split.training_batches(1).as_numpy_iterator():
+        for image, mask in zip(batch["image"], batch["mask"], strict=True):
+            assert np.array_equal(mask, masks[image.tobytes()])
+
+
+def test_few_phantoms_come_again_where_an_epoch_needs_more(config):
+    split = reader(replace(config, phantom_share=0.9, phantoms=32))
+    assert split.num_phantoms == 90
+    assert len(images_of(split.training_batches(1))) == 100
+
+
+def test_validation_sees_no_phantoms(config):
+    config = replace(config, phantom_share=0.5, phantoms=32)
+    split = reader(config, "validation")
+    assert split.num_phantoms == 0
+    assert images_of(split.evaluation_batches()) == images_of(
+        reader(replace(config, phantom_share=0.0), "validation").evaluation_batches()
+    )
+
+
+def test_phantoms_are_drawn_once_and_kept_for_a_run_that_goes_on(config, monkeypatch):
+    config = replace(config, phantom_share=0.5, phantoms=32)
+    first = images_of(reader(config).training_batches(1))
+    monkeypatch.setattr("trainer.phantom_store.draw_teaching_slices", None)
+    assert images_of(reader(config).training_batches(1)) == first

@@ -6,6 +6,7 @@ import pytest
 
 from trainer.__main__ import build_parser, main
 from trainer.config import TrainerConfig
+from trainer.cross_validation.config import CrossValidationConfig
 from trainer.evaluation.config import EvaluationConfig
 from trainer.export import ExportConfig
 from trainer.interruption import EXIT_CTRL_C, EXIT_RETRY, Terminated, WorkerLostError
@@ -14,6 +15,7 @@ from trainer.startup import LOG_LEVEL_VARIABLE
 REQUIRED = {
     "train": ["--data", "d", "--out", "o"],
     "evaluate": ["--run", "r", "--out", "o"],
+    "cross-validate": ["--data", "d", "--out", "o"],
     "export": ["--run", "r", "--out", "o"],
 }
 
@@ -49,6 +51,32 @@ def test_flags_of_training_reach_its_configuration(monkeypatch):
     config = seen[0]
     assert (config.noise, config.xla, config.devices, config.cache) == (2.0, True, "cpu:2", "disk")
     assert config.loss == "bce_dice"
+
+
+def test_flags_of_cross_validation_are_its_own_and_those_of_training():
+    verbs = build_parser()._subparsers._group_actions[0].choices
+    flags = {action.dest for action in verbs["cross-validate"]._actions} - {"help"}
+    own = {field.name for field in dataclasses.fields(CrossValidationConfig)} - {"settings"}
+    assert flags == own | {field.name for field in dataclasses.fields(TrainerConfig)}
+    given = vars(build_parser().parse_args(["cross-validate", *REQUIRED["cross-validate"]]))
+    for name in ("folds", "recipe", "flips", "postprocess", "scanner_every"):
+        assert given[name] == getattr(CrossValidationConfig, name)
+
+
+def test_flags_of_cross_validation_reach_its_configuration(monkeypatch):
+    seen = []
+    monkeypatch.setattr("trainer.cross_validation.job.cross_validate", seen.append)
+    given = ["--folds", "P1,P2", "--recipe", "best", "--epochs", "3", "--postprocess"]
+    assert main(["cross-validate", *REQUIRED["cross-validate"], *given]) == 0
+    assert seen[0].folds == ("P1", "P2")
+    assert seen[0].postprocess is True
+    assert seen[0].settings == {"epochs": 3}
+    assert seen[0].training("P1").loss == "bce_dice"
+
+
+def test_flag_that_cross_validation_sets_itself_is_refused(capsys):
+    assert main(["cross-validate", *REQUIRED["cross-validate"], "--hold-out", "P1"]) == 1
+    assert "error: received --hold-out P1; expected none" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,8 @@ def write_evaluation(folder: Path, **changes: object) -> None:
         "data_sha256": DatasetManifest.load(folder).data_sha256(),
         "split": "validation",
         "probability_threshold": 0.5,
+        "flips": "horizontal",
+        "postprocess": True,
         "distance_unit": "px",
         "num_patients": 1,
         "num_slices": 5,

@@ -38,7 +38,7 @@ def lasting_config(dataset, out, **settings):
             "normalization": "instance",
             "ema_decay": 0.5,
             "noise": 5.0,
-            "zoom": 0.2,
+            "magnify": 0.2,
             "deterministic": True,
             "checkpoint_steps": 3,
             **settings,

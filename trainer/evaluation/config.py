@@ -6,6 +6,7 @@ from pathlib import Path
 
 from preprocessing.folders import DEFAULT_PATIENT_PATTERN
 from preprocessing.spec import SPLITS, VALIDATION_SPLIT
+from trainer.test_time import DEFAULT_FLIPS, DEFAULT_POSTPROCESS, check_flips
 
 ALL_SPLITS = "all"
 SPLIT_CHOICES = (*SPLITS, ALL_SPLITS)
@@ -65,6 +66,20 @@ class EvaluationConfig:
     allow_orphans: bool = False
     """Leave out slices in ``images`` without a mask and masks without a slice, and list them."""
 
+    flips: str = DEFAULT_FLIPS
+    """Which flips of a slice are segmented too and averaged: a name in ``FLIP_SETS``."""
+
+    postprocess: bool = DEFAULT_POSTPROCESS
+    """Clean predicted masks: drop specks, fill small holes."""
+
+    scanner: str | None = None
+    """Simulated scanner through which the slices are seen, a key of
+    ``trainer.simulated_scanners.SCANNERS``; ``all``: the slices as they are, and then each scanner;
+    ``None``: as they are."""
+
+    scanner_every: int = 1
+    """Simulated scanners are measured on each n-th slice only: neighbors are alike."""
+
     pixel_spacing_mm: float | None = None
     """Width and height of a pixel, in millimeters, for distances; ``None``: they are in pixels."""
 
@@ -79,6 +94,13 @@ class EvaluationConfig:
         """
         self._check_what()
         self._check_on_what()
+        check_flips(self.flips)
+        check_scanner_every(self.scanner_every)
+        if self.scanner is None and self.scanner_every != 1:
+            raise ValueError(
+                f"received --scanner-every {self.scanner_every} without --scanner; expected both, "
+                "or no --scanner-every"
+            )
         spacing = self.pixel_spacing_mm
         if spacing is not None and not 0 < spacing < math.inf:
             raise ValueError(
@@ -128,3 +150,13 @@ class EvaluationConfig:
                 f"received --split {self.split} and --images; expected no --split, as plain "
                 "folders have none: all their slices are measured"
             )
+
+
+def check_scanner_every(number: int) -> None:
+    """Checks how many slices are left out for simulated scanners.
+
+    Raises:
+        ValueError: if it is no count.
+    """
+    if number < 1:
+        raise ValueError(f"--scanner-every is {number}; expected at least 1: each slice")

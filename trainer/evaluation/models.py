@@ -14,13 +14,13 @@ from trainer.losses import loss_of_slices
 from trainer.resizing import resize_mask
 from trainer.run_folder import load_best_model
 from trainer.segmentation import segment
-from trainer.signature import ARRAY_SIGNATURE, IMAGE, PREDICTED_MASK, PROBABILITY_THRESHOLD
+from trainer.signature import ARRAY_SIGNATURE, IMAGE, PROBABILITY
 
 SAVED_MODEL_FILENAME = "saved_model.pb"
 
 Predict = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
-"""From slices and masks, uint8 [batch, height, width, 1], to predicted masks of the same shape,
-uint8 in {0, 1}, and the loss of each slice, float32 [batch]: NaN from a model that gives none."""
+"""From slices and masks, uint8 [batch, height, width, 1], to the probability of lung of the same
+shape, float32, and the loss of each slice, float32 [batch]: NaN from a model that gives none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class MeasuredModel:
     """Where it was loaded from; of a model with versions, the version's folder."""
 
     predict: Predict
-    """Predicts masks at the size of the slices."""
+    """Predicts at the size of the slices."""
 
     config: TrainerConfig | None
     """Of the run that it is of; ``None`` for a SavedModel, which keeps no paths."""
@@ -71,12 +71,16 @@ def load_measured_model(config: EvaluationConfig) -> MeasuredModel:
 
 
 def _from_logits(model: keras.Model, *, loss_name: str) -> Predict:
+    # One graph, however often the model is measured; of any size.
+    pixels = tf.TensorSpec(IMAGE.shape, tf.uint8)
+
+    @tf.function(input_signature=[pixels, pixels])
     def predict(image: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         logits, probability = segment(model, image)
         # The loss is the one of training, at the size of the model.
         resized = resize_mask(mask, logits.shape[1])
         loss = loss_of_slices(loss_name, mask=resized, logits=logits)
-        return tf.cast(probability >= PROBABILITY_THRESHOLD, tf.uint8), loss
+        return probability, loss
 
     return predict
 
@@ -92,16 +96,16 @@ def _from_saved_model(version_dir: Path) -> Predict:
             "the run again"
         ) from error
     signature = loaded.signatures.get(ARRAY_SIGNATURE.name)
-    if signature is None or PREDICTED_MASK.key not in signature.structured_outputs:
+    if signature is None or PROBABILITY.key not in signature.structured_outputs:
         raise ValueError(
             f"the SavedModel {version_dir} has no signature {ARRAY_SIGNATURE.name} that gives "
-            f"{PREDICTED_MASK.key}; expected a model that `make export` wrote"
+            f"{PROBABILITY.key}; expected a model that `make export` wrote"
         )
 
     def predict(image: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         answer = loaded.signatures[ARRAY_SIGNATURE.name](**{IMAGE.key: image})
         # It gives no logits, so there is no loss.
-        return answer[PREDICTED_MASK.key], tf.fill([tf.shape(mask)[0]], float("nan"))
+        return answer[PROBABILITY.key], tf.fill([tf.shape(mask)[0]], float("nan"))
 
     return predict
 

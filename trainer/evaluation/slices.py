@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from preprocessing.folders import MAX_REFUSED_FRACTION, SliceFolders, list_folders
 from preprocessing.manifest import DatasetManifest, RefusedFile
-from preprocessing.spec import SPLITS
+from preprocessing.spec import SPLITS, VALIDATION_SPLIT
 from trainer.config import TrainerConfig
 from trainer.evaluation.config import ALL_SPLITS, EvaluationConfig
 from trainer.failures import explained
@@ -63,6 +63,9 @@ def open_dataset(
 ) -> "DatasetSlices":
     """Opens the dataset that a configuration names, or that of the run.
 
+    In a dataset with the patient that the run held out, the validation split is that patient, and
+    the training split all others.
+
     Args:
         config: may name a dataset and a split.
         path: of the model, for messages.
@@ -77,7 +80,8 @@ def open_dataset(
         data, manifest = config.data, DatasetManifest.load(config.data)
     else:
         raise ValueError(f"{path} names no dataset to measure it on; give --data")
-    return DatasetSlices(data, manifest, config.split)
+    hold_out = run_config.hold_out if run_config is not None else None
+    return DatasetSlices(data, manifest, config.split, hold_out=hold_out)
 
 
 def open_folders(config: EvaluationConfig) -> "FolderSlices":
@@ -103,17 +107,29 @@ def open_folders(config: EvaluationConfig) -> "FolderSlices":
 class DatasetSlices:
     """A split of a dataset, or all of them."""
 
-    def __init__(self, data: Path, manifest: DatasetManifest, split: str) -> None:
+    def __init__(
+        self, data: Path, manifest: DatasetManifest, split: str, *, hold_out: str | None = None
+    ) -> None:
         """Sets up the reading; nothing is read yet.
 
         Args:
             data: folder of the dataset.
             manifest: of that dataset.
             split: ``train``, ``validation`` or ``all``.
+            hold_out: patient who makes up the validation split, if the dataset has such a one.
         """
         self._data, self._manifest, self._split = data, manifest, split
-        self._names = SPLITS if split == ALL_SPLITS else (split,)
-        self.num_slices = sum(manifest.splits[name].num_examples for name in self._names)
+        self._names = tuple(SPLITS) if split == ALL_SPLITS else (split,)
+        self._patients: set[str] | None = None
+        everyone = {patient for each in manifest.splits.values() for patient in each.patients}
+        self._hold_out = hold_out if hold_out is not None and hold_out in everyone else None
+        if self._hold_out is not None and split != ALL_SPLITS:
+            self._names = tuple(SPLITS)
+            held_out = {self._hold_out}
+            self._patients = held_out if split == VALIDATION_SPLIT else everyone - held_out
+        # A split of which nothing is wanted is not read: it may be empty.
+        self._names = tuple(name for name in self._names if self._count(name)) or self._names
+        self.num_slices = sum(self._count(name) for name in self._names)
         is_known = any(manifest.splits[name].patients for name in self._names)
         self.patients_unknown = "" if is_known else "the dataset does not tell whose slices it has"
         self.refused: list[RefusedFile] = []
@@ -124,6 +140,7 @@ class DatasetSlices:
             "data": str(self._data),
             "data_sha256": self._manifest.data_sha256(),
             "split": self._split,
+            "hold_out": self._hold_out,
         }
 
     def read(self, only: Collection[str] = ()) -> Iterator[LabeledSlice]:
@@ -135,11 +152,9 @@ class DatasetSlices:
         with explained(self._data, self._manifest):
             for name in self._names:
                 examples = read_examples(self._data, self._manifest, name)
-                if only:
-                    wanted = tf.constant(sorted(only))
-                    examples = examples.filter(
-                        lambda example, wanted=wanted: tf.reduce_any(example["slice_id"] == wanted)
-                    )
+                for key, wanted in (("slice_id", only), ("patient_id", self._patients)):
+                    if wanted:
+                        examples = _keep(examples, key, wanted)
                 for example in examples.prefetch(2).as_numpy_iterator():
                     yield LabeledSlice(
                         slice_id=example["slice_id"].decode(),
@@ -147,6 +162,17 @@ class DatasetSlices:
                         image=example["image"][:, :, 0],
                         mask=example["mask"][:, :, 0],
                     )
+
+    def _count(self, name: str) -> int:
+        split = self._manifest.splits[name]
+        if self._patients is None:
+            return split.num_examples
+        return sum(split.patients.get(patient, 0) for patient in self._patients)
+
+
+def _keep(examples: tf.data.Dataset, key: str, wanted: Collection[str]) -> tf.data.Dataset:
+    values = tf.constant(sorted(wanted))
+    return examples.filter(lambda example: tf.reduce_any(example[key] == values))
 
 
 class FolderSlices:
@@ -169,7 +195,7 @@ class FolderSlices:
                 "--allow-orphans to leave them out"
             )
         self._folders = folders
-        self._num_refused = 0
+        self._refused_ids: set[str] = set()
         self.num_slices = len(folders.pairs)
         self.patients_unknown = folders.patients_unknown
         self.refused = list(folders.orphans)
@@ -192,11 +218,11 @@ class FolderSlices:
             ValueError: as soon as more slices are refused than a job bears.
         """
         for pair in self._folders.pairs:
-            if only and pair.slice_id not in only:
+            if (only and pair.slice_id not in only) or pair.slice_id in self._refused_ids:
                 continue
             image, mask, refused = self._folders.read(pair)
             if image is None or mask is None or refused:
-                self._refuse(refused)
+                self._refuse(pair.slice_id, refused)
                 continue
             yield LabeledSlice(
                 slice_id=pair.slice_id,
@@ -205,18 +231,18 @@ class FolderSlices:
                 mask=mask,
             )
 
-    def _refuse(self, refused: list[RefusedFile]) -> None:
+    def _refuse(self, slice_id: str, refused: list[RefusedFile]) -> None:
         lines = [self._folders.describe(entry) for entry in refused]
         for line in lines:
             logger.warning("refused: %s", line)
         self.refused.extend(refused)
-        self._num_refused += 1
-        if self._num_refused > MAX_REFUSED_FRACTION * self.num_slices:
+        self._refused_ids.add(slice_id)
+        if len(self._refused_ids) > MAX_REFUSED_FRACTION * self.num_slices:
             swapped = self._folders.are_swapped(self.refused)
             raise ValueError(
-                f"{self._num_refused} of {self.num_slices} slices are refused already, more than "
-                f"{100 * MAX_REFUSED_FRACTION:g} %: the figures would be those of other slices, so "
-                "nothing was written; "
+                f"{len(self._refused_ids)} of {self.num_slices} slices are refused already, "
+                f"more than {100 * MAX_REFUSED_FRACTION:g} %: the figures would be those of other "
+                "slices, so nothing was written; "
                 + ("are --images and --masks swapped? If not, " if swapped else "")
                 + f"mend or remove the refused files. Last: {lines[0]}"
             )

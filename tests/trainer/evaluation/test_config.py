@@ -43,6 +43,15 @@ RUN, MODEL, DATA, IMAGES = Path("r"), Path("m"), Path("d"), Path("i")
             {"run": RUN, "pixel_spacing_mm": 0.0},
             "--pixel-spacing-mm is 0.0; expected the width of a pixel in millimeters",
         ),
+        ({"run": RUN, "scanner": "all", "scanner_every": 0}, "--scanner-every is 0; expected at"),
+        (
+            {"run": RUN, "scanner_every": 2},
+            "received --scanner-every 2 without --scanner; expected",
+        ),
+        (
+            {"run": RUN, "flips": "vertical"},
+            "--flips is 'vertical'; expected one of none, horizontal, all",
+        ),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(settings, message):

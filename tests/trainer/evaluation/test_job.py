@@ -14,6 +14,7 @@ from trainer.evaluation.config import EvaluationConfig
 from trainer.evaluation.job import choose_slices, evaluate
 from trainer.evaluation.models import MeasuredModel
 from trainer.evaluation.results import SliceResult, make_row
+from trainer.export import ExportConfig, export
 from trainer.input_pipeline import read_examples
 from trainer.metrics import TOTALS
 
@@ -133,6 +134,79 @@ def test_slices_of_several_sizes_are_measured(saved_model, folders, tmp_path):
     folders.add("P1_z2", marked=np.ones([7, 2]), mask=np.zeros([7, 2]))
     config = EvaluationConfig(model=saved_model, out=tmp_path / "out", **folders.settings())
     assert evaluate(config)["overall"]["accuracy"] == pytest.approx(15 / 29)
+
+
+def test_flips_are_averaged_and_the_loss_is_that_of_the_slice_as_it_came(trained_run, tmp_path):
+    masks, losses = {}, []
+    for flips in ("none", "horizontal", "all"):
+        out = tmp_path / flips
+        report = evaluate(EvaluationConfig(run=trained_run, out=out, flips=flips, write_masks=True))
+        assert report["flips"] == flips
+        assert report["overall"]["dice_pooled"] > 0.8
+        losses.append(report["overall"]["loss"])
+        masks[flips] = [path.read_bytes() for path in sorted(out.glob("predicted_masks/*.png"))]
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
+    assert masks["none"] != masks["horizontal"] != masks["all"]
+
+
+def test_run_and_its_saved_model_give_the_same_figures_with_flips_and_cleaning(
+    trained_run, dataset, tmp_path
+):
+    export(ExportConfig(run=trained_run, out=tmp_path / "model"))
+    reports = [
+        evaluate(
+            EvaluationConfig(
+                **what,
+                data=dataset,
+                out=tmp_path / "out",
+                flips="all",
+                postprocess=True,
+            )
+        )
+        for what in ({"run": trained_run}, {"model": tmp_path / "model"})
+    ]
+    of_run, of_model = ({**report["overall"], "loss": None} for report in reports)
+    assert of_run == of_model
+
+
+def test_mean_of_flips_is_taken_before_the_threshold(saved_model, folders, tmp_path, monkeypatch):
+    def sure_at_the_left(image: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """0.9, 0.3 and 0 at the three columns, whatever is there."""
+        row = tf.constant([0.9, 0.3, 0.0])[tf.newaxis, tf.newaxis, :, tf.newaxis]
+        return tf.zeros_like(image, tf.float32) + row, tf.fill([tf.shape(mask)[0]], 0.5)
+
+    model = MeasuredModel(flag="model", path=saved_model, predict=sure_at_the_left, config=None)
+    monkeypatch.setattr(job, "load_measured_model", lambda config: model)
+    folders.add("P1_z1", marked=np.zeros([1, 3]), mask=[[1, 0, 0]])
+    areas = {}
+    for flips in ("none", "horizontal"):
+        config = EvaluationConfig(
+            model=saved_model, out=tmp_path / "out", flips=flips, **folders.settings()
+        )
+        areas[flips] = evaluate(config)["by_slice"][0]["predicted_area_px"]
+    # The means are 0.45, 0.3 and 0.45.
+    assert areas == {"none": 1, "horizontal": 0}
+
+
+def test_masks_are_cleaned_where_that_is_asked_for(saved_model, folders, tmp_path):
+    lung = np.zeros([120, 120])
+    lung[20:100, 20:50] = 1
+    marked = lung.copy()
+    marked[50:52, 30:32] = 0  # a vessel: 4 pixels of 14,400
+    marked[110, 110] = 1  # a speck
+    folders.add("P1_z1", marked=marked, mask=lung)
+    for postprocess, dice in ((False, 2 * 2396 / (2400 + 2397)), (True, 1.0)):
+        report = evaluate(
+            EvaluationConfig(
+                model=saved_model,
+                out=tmp_path / "out",
+                postprocess=postprocess,
+                **folders.settings(),
+            )
+        )
+        assert report["postprocess"] is postprocess
+        assert report["overall"]["dice_pooled"] == pytest.approx(dice)
+        assert report["by_slice"][0]["predicted_area_px"] == (2400 if postprocess else 2397)
 
 
 def test_where_no_name_tells_a_patient_the_report_says_so(saved_model, folders, tmp_path):

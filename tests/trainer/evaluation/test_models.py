@@ -24,11 +24,11 @@ def test_highest_version_of_a_model_is_measured(saved_model, tmp_path):
     assert load(tmp_path / "2").path == tmp_path / "2"
 
 
-def test_saved_model_gives_masks_and_no_loss(saved_model):
+def test_saved_model_gives_probabilities_and_no_loss(saved_model):
     model = load(saved_model)
     image = np.array([[[[80], [190]], [[20], [119]]]], np.uint8)
-    predicted_mask, loss = model.predict(tf.constant(image), tf.constant(image))
-    assert predicted_mask.numpy()[0, :, :, 0].tolist() == [[1, 0], [0, 1]]
+    probability, loss = model.predict(tf.constant(image), tf.constant(image))
+    assert probability.numpy()[0, :, :, 0].tolist() == [[1, 0], [0, 1]]
     assert np.isnan(loss).tolist() == [True]
     assert (model.flag, model.config) == ("model", None)
 
@@ -51,7 +51,7 @@ def test_saved_model_of_somebody_else_is_refused(tmp_path):
     module.f = tf.function(lambda x: {"y": x}, input_signature=[tf.TensorSpec([], tf.float32)])
     tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.f})
     with pytest.raises(
-        ValueError, match="has no signature serving_default that gives predicted_mask; expected"
+        ValueError, match="has no signature serving_default that gives probability; expected"
     ):
         load(tmp_path)
 

@@ -5,8 +5,10 @@ from trainer.evaluation.results import (
     SliceResult,
     count_slices,
     make_row,
+    row_of_totals,
     rows_by_patient,
     summarize_row,
+    totals_of_row,
 )
 from trainer.evaluation.surface import SurfaceDistances
 from trainer.metrics import TOTALS
@@ -46,6 +48,8 @@ def test_distances_are_averaged_over_the_slices_that_have_them():
         "num_slices_with_distances": 2,
         "num_slices_one_mask_empty": 2,
         "num_slices_both_masks_empty": 1,
+        "num_slices_with_lung": 3,
+        "num_slices_with_false_lung": 1,
     }
 
 
@@ -92,3 +96,35 @@ def test_rows_of_a_patient_are_added_up():
         ("anna", 2),
         ("bela", 1),
     ]
+
+
+def test_slices_with_lung_and_without_are_told_apart():
+    # Half found; not found; without lung and 4 of 16 pixels marked; without lung and none marked.
+    results = [
+        make(mask_area=4, predicted_area=4, intersection=2, dice_sum=0.5, iou_sum=1 / 3),
+        make(mask_area=4, dice_sum=0, iou_sum=0),
+        make(predicted_area=4, dice_sum=0, iou_sum=0),
+        make(),
+    ]
+    metrics = summarize_row(np.sum([result.row for result in results], axis=0))
+    assert metrics["dice_lung_slices_mean"] == 0.25
+    assert metrics["iou_lung_slices_mean"] == pytest.approx(1 / 6)
+    assert metrics["false_lung_fraction"] == 4 / 32
+
+
+def test_without_such_slices_their_figures_are_undefined():
+    assert summarize_row(make().row)["dice_lung_slices_mean"] is None
+    assert summarize_row(make(mask_area=4).row)["false_lung_fraction"] is None
+
+
+def test_row_survives_a_file():
+    row = make(mask_area=4, predicted_area=3, loss_sum=0.25, distances=NEAR).row
+    np.testing.assert_array_equal(row_of_totals(totals_of_row(row)), row)
+    unknown = make(loss_sum=float("nan")).row
+    assert totals_of_row(unknown)["loss_sum"] is None
+    np.testing.assert_array_equal(row_of_totals(totals_of_row(unknown)), unknown)
+
+
+def test_row_of_another_version_is_told():
+    with pytest.raises(KeyError, match="loss_sum"):
+        row_of_totals({"num_slices": 1})

@@ -39,6 +39,34 @@ def test_split_has_its_slices(dataset, tmp_path, split, num_slices, patients):
     assert not slices.patients_unknown
 
 
+@pytest.mark.parametrize(
+    ("split", "patients"),
+    [
+        ("validation", {"anna"}),
+        ("train", {"bela", "cleo"}),
+        ("all", {"anna", "bela", "cleo"}),
+    ],
+)
+def test_patient_whom_the_run_held_out_is_its_validation_split(dataset, tmp_path, split, patients):
+    run_config = TrainerConfig(data=dataset, out=tmp_path, hold_out="anna")
+    config = dataset_config(dataset, tmp_path, split=split)
+    slices = open_dataset(config, path=tmp_path, run_config=run_config)
+    read = list(slices.read())
+    assert {labeled.patient_id for labeled in read} == patients
+    assert slices.num_slices == len(read) == 5 * len(patients)
+    assert slices.origin()["hold_out"] == "anna"
+    assert not slices.patients_unknown
+    wanted = [read[-1].slice_id]
+    assert [labeled.slice_id for labeled in slices.read(wanted)] == wanted
+
+
+def test_another_dataset_without_that_patient_keeps_its_split(dataset, tmp_path):
+    run_config = TrainerConfig(data=dataset, out=tmp_path, hold_out="zoe")
+    slices = open_dataset(dataset_config(dataset, tmp_path), path=tmp_path, run_config=run_config)
+    assert {labeled.patient_id for labeled in slices.read()} == {"cleo"}
+    assert slices.origin()["hold_out"] is None
+
+
 def test_slices_are_read_again_by_their_ids(dataset, folders, tmp_path):
     config = dataset_config(dataset, tmp_path, split="all")
     slices = open_dataset(config, path=tmp_path, run_config=None)
