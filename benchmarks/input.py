@@ -200,7 +200,10 @@ def main() -> None:
                 **paths,
                 image_size=size,
                 filters=filters,
+                depth=4,
                 global_batch_size=batch,
+                coarse_share=0.0,
+                phantom_share=0.0,
                 ema_decay=0.0,
                 precision="bfloat16",
             )

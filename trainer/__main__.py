@@ -215,6 +215,7 @@ def _add_optimization(group: "argparse._ArgumentGroup") -> None:
         group, "accumulation_steps", int, "N", "parts of a step, one after the other: less memory"
     )
     _setting(group, "epochs", int, "N", "at most")
+    _setting(group, "coarse_share", float, "SHARE", "of these, at the start: at half the size")
     _setting(group, "patience", int, "N", "epochs without a lower validation loss before it stops")
     _choice(group, "loss", LOSSES, "binary cross-entropy, or that plus soft Dice")
     _setting(group, "learning_rate", float, "RATE", "of Adam, at its highest")

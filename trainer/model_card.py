@@ -17,7 +17,7 @@ from typing import Any
 
 import jinja2
 
-from preprocessing.manifest import DatasetManifest
+from preprocessing.manifest import DatasetManifest, Split
 from preprocessing.publish import write_text
 from preprocessing.spec import TRAIN_SPLIT, VALIDATION_SPLIT
 from trainer.config import OF_THE_MACHINE, TrainerConfig, describe_recipe
@@ -98,8 +98,7 @@ def write_model_card(run_dir: Path) -> Path:
             recipe=describe_recipe(config),
             manifest=manifest,
             data_sha256=manifest.data_sha256(),
-            train=manifest.splits[TRAIN_SPLIT],
-            validation=manifest.splits[VALIDATION_SPLIT],
+            **_splits(config, manifest),
             num_epochs=num_epochs,
             best_epoch=best,
             python=platform.python_version(),
@@ -151,6 +150,18 @@ def _read_history(path: Path) -> tuple[int, int]:
     return best_epoch(rows), len(rows)
 
 
+def _splits(config: TrainerConfig, manifest: DatasetManifest) -> dict[str, Split]:
+    """Gives the two splits of the run, which are not those of the dataset if a patient is out."""
+    if config.hold_out is None:
+        return {name: manifest.splits[name] for name in (TRAIN_SPLIT, VALIDATION_SPLIT)}
+    counts = dict(count for split in manifest.splits.values() for count in split.patients.items())
+    out = {config.hold_out: counts.pop(config.hold_out)}
+    return {
+        name: Split(num_examples=sum(patients.values()), patients=patients, shards=())
+        for name, patients in ((TRAIN_SPLIT, counts), (VALIDATION_SPLIT, out))
+    }
+
+
 def _settings(config: TrainerConfig) -> list[Setting]:
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
     return [
@@ -160,7 +171,7 @@ def _settings(config: TrainerConfig) -> list[Setting]:
             default=_shown(defaults[name]) if defaults[name] != value else "",
         )
         for name, value in json.loads(config.recipe_to_json()).items()
-        if name not in OF_THE_MACHINE
+        if name not in (*OF_THE_MACHINE, "hold_out")  # who was left out is nobody's business
     ]
 
 

@@ -149,7 +149,12 @@ class _Training:
             self.progress = self.checkpoints.restore()
         self.measured = measured
         self.optimizer = optimizer
-        self.training_steps = make_training_steps(config, placement, trained, optimizer)
+        self.training_steps = {
+            is_coarse: make_training_steps(
+                config, placement, trained, optimizer, is_coarse=is_coarse
+            )
+            for is_coarse in (False, True)
+        }
         self.validation_steps = make_validation_steps(config, placement, measured)
         self.last_save_s = time.monotonic()
         self.pace = _Pace()
@@ -220,10 +225,11 @@ class _Training:
         """
         progress, split = self.progress, self.training
         batches = iter(split.training_batches(progress.epoch, first_step=progress.step))
+        steps = self.training_steps[progress.epoch <= self.config.coarse_epochs]
         with self._bar(split, f"epoch {progress.epoch}/{self.config.epochs}") as bar:
             while progress.step < split.steps:
                 num_steps = self._agree(split.steps - progress.step, interruption)
-                totals = self._call(self.training_steps, batches, num_steps, progress, "training")
+                totals = self._call(steps, batches, num_steps, progress, "training")
                 progress.totals = totals
                 progress.step += num_steps
                 _show(bar, totals)
@@ -380,9 +386,18 @@ def _log_start(
     )
 
 
+def _epochs_left(config: TrainerConfig, num_done: int) -> float:
+    """Gives how many epochs are left, in epochs like the last one; a coarse one is a quarter."""
+
+    def cost(first: int) -> float:
+        num_coarse = max(config.coarse_epochs - first, 0)
+        return config.epochs - first - 0.75 * num_coarse
+
+    return cost(num_done) / (cost(num_done - 1) - cost(num_done))
+
+
 def _log_epoch(rows: list[Row], config: TrainerConfig, slices_per_s: float, epoch_s: float) -> None:
     row = rows[-1]
-    num_left = config.epochs - len(rows)
     logger.info(
         "epoch %d/%d: loss %.4f, Dice %.4f; validation loss %.4f, accuracy %.4f, Dice %.4f, "
         "IoU %.4f; %.1f slices/s, %s to go at most; best epoch %d",
@@ -395,6 +410,6 @@ def _log_epoch(rows: list[Row], config: TrainerConfig, slices_per_s: float, epoc
         row["validation_dice_pooled"],
         row["validation_iou_pooled"],
         slices_per_s,
-        tqdm.format_interval(num_left * epoch_s),
+        tqdm.format_interval(_epochs_left(config, len(rows)) * epoch_s),
         best_epoch(rows),
     )

@@ -140,4 +140,25 @@ def _sample_gas(rng: np.random.Generator, *, wide: bool) -> Floats:
                 rng.uniform(0.04, 0.12),
             ]
         )
+    if wide:
+        for side in SIDES:
+            # The left bend of the colon lies high under the dome, the right one below the liver.
+            bubbles += _sample_bend(rng, side=side, share=0.6 if side > 0 else 0.3)
     return np.array(bubbles, np.float32)
+
+
+def _sample_bend(rng: np.random.Generator, *, side: int, share: float) -> list[list[float]]:
+    """Strings bubbles of gas along the flank, as folds of the colon part them."""
+    if rng.random() > share:
+        return []
+    x, y = side * rng.uniform(70, 112), rng.uniform(-185, -120)
+    z = rng.uniform(0.1, 0.34) if side > 0 else rng.uniform(0.02, 0.2)
+    heading = rng.uniform(0.2, 1.4)  # from across to the back
+    bubbles = []
+    for _ in range(rng.integers(2, 6)):
+        half_width, half_depth = rng.uniform(5, 17, size=2)
+        bubbles.append([x, y, half_width, half_depth, z, rng.uniform(0.05, 0.14)])
+        step = 1.2 * half_width + rng.uniform(4, 9)
+        x += 0.5 * side * step * np.cos(heading)
+        y += step * np.sin(heading)
+    return bubbles

@@ -19,6 +19,9 @@ SLICES_PER_TASK = 32
 
 MAX_SLICES = 10_000_000
 
+DIAPHRAGM_HEIGHT = 0.3
+"""How far above the base of the lungs the domes of the diaphragm reach, in z."""
+
 
 def draw_teaching_slices(
     *, num_slices: int, image_size: int, seed: int, num_processes: int = 1
@@ -102,7 +105,10 @@ def draw_range(start: int, stop: int, image_size: int, seed: int) -> NDArray[np.
 
 
 def sample_level(rng: np.random.Generator, *, patient: PatientAnatomy) -> float:
-    """Draws z of a slice: about a fifth of them without lung, from the abdomen to the head."""
+    """Draws z of a slice, about a fifth of them without lung, from the abdomen to the head.
+
+    Levels of the diaphragm are likelier than others: there lung is thin, and bowel gas is near.
+    """
     kind = rng.random()
     if kind < 0.12:
         return rng.uniform(-0.15, patient.base_z)
@@ -110,6 +116,8 @@ def sample_level(rng: np.random.Generator, *, patient: PatientAnatomy) -> float:
         return rng.uniform(patient.apex_z, 1.05)
     if kind < 0.18:
         return rng.uniform(1.05, 1.25)
+    if kind < 0.4:
+        return rng.uniform(patient.base_z, patient.base_z + DIAPHRAGM_HEIGHT)
     return rng.uniform(patient.base_z, patient.apex_z)
 
 

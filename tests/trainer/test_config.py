@@ -34,6 +34,13 @@ def test_flag_wins_over_the_recipe():
     assert config.loss == "bce_dice"
 
 
+@pytest.mark.parametrize(
+    ("epochs", "share", "coarse"), [(75, 0.8, 60), (1, 0.8, 0), (3, 0.9, 2), (50, 0.0, 0)]
+)
+def test_coarse_epochs_are_a_share_and_never_all(epochs, share, coarse):
+    assert make(epochs=epochs, coarse_share=share).coarse_epochs == coarse
+
+
 def test_recipe_is_told_with_what_differs_from_it():
     paths = {"data": Path("d"), "out": Path("o")}
     assert describe_recipe(make()) == "reference"
@@ -83,6 +90,8 @@ def test_unknown_recipe_is_refused():
         ({"checkpoint_minutes": 0}, "--checkpoint-minutes is 0; expected more than 0"),
         ({"checkpoint_steps": 0}, "--checkpoint-steps is 0; expected at least 1"),
         ({"image_size": 100}, "expected a multiple of 16, such as 96"),
+        ({"image_size": 48, "coarse_share": 0.5}, "expected a multiple of 32, such as 64"),
+        ({"coarse_share": 1.0}, "--coarse-share is 1.0; expected at least 0 and less than 1"),
     ],
 )
 def test_value_that_cannot_work_is_refused(settings, message):

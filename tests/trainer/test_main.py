@@ -92,7 +92,7 @@ def test_resume_alone_insists_on_a_run_to_go_on_with(monkeypatch, given, resume)
 
 def test_help_tells_what_each_recipe_takes():
     shown = build_parser()._subparsers._group_actions[0].choices["train"].format_help()
-    assert "(reference: 50, best: 60)" in " ".join(shown.split())
+    assert "(reference: 50, best: 75, best-full-size: 75)" in " ".join(shown.split())
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_folder_that_cannot_be_written_is_named_in_one_line(trained_run, tmp_pat
 def test_help_shows_a_default_only_where_there_is_one():
     shown = build_parser()._subparsers._group_actions[0].choices["train"].format_help()
     shown = " ".join(shown.split())
-    assert "(default: 512)" in shown
+    assert "(default: 8)" in shown
     assert "None" not in shown
 
 

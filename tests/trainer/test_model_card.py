@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 from dataclasses import replace
@@ -74,14 +75,41 @@ def test_card_tells_the_data_and_its_hash(run_dir, dataset):
     assert f"`{DatasetManifest.load(dataset).data_sha256()}`" in card
 
 
+def write_config(folder: Path, **changes: object) -> None:
+    config = dataclasses.replace(TrainerConfig.load(folder), **changes)
+    (folder / "config.json").write_text(config.to_json())
+
+
+def test_card_tells_of_phantoms_where_there_were_any(run_dir):
+    assert "phantoms were trained on" not in card_of(run_dir)
+    write_config(run_dir, phantom_share=0.5, phantoms=300)
+    assert "300 phantoms were trained on, 50 % of the slices of an epoch" in card_of(run_dir)
+
+
+def test_card_of_a_run_that_left_a_patient_out_tells_its_own_splits_and_not_whom(run_dir):
+    everybody = {
+        patient: count
+        for split in DatasetManifest.load(run_dir).splits.values()
+        for patient, count in split.patients.items()
+    }
+    patient = min(everybody)
+    write_config(run_dir, hold_out=patient)
+    card = card_of(run_dir)
+    total = sum(everybody.values())
+    assert f"| train | {len(everybody) - 1} | {total - everybody[patient]} |" in card
+    assert f"| validation | 1 | {everybody[patient]} |" in card
+    assert "one patient, who was left out on purpose" in card
+    assert patient not in card
+
+
 def test_card_tells_every_setting_and_what_is_not_of_the_reference_recipe(run_dir):
     card = card_of(run_dir)
     assert "| `--filters` | 4 | 64 |" in card
     assert "| `--flip` | horizontal |  |" in card
     assert f"The recipe is {describe_recipe(TrainerConfig.load(run_dir))}." in card
     assert "The recipe is reference" in card
-    # Without two paths, and without what follows from the machine.
-    num_settings = len(vars(TrainerConfig.load(run_dir))) - 2 - len(OF_THE_MACHINE)
+    # Without two paths, the patient left out, and what follows from the machine.
+    num_settings = len(vars(TrainerConfig.load(run_dir))) - 3 - len(OF_THE_MACHINE)
     assert card.count("| `--") == num_settings
 
 

@@ -161,7 +161,17 @@ def test_worker_that_is_killed_ends_its_peer_with_the_code_for_a_retry(dataset, 
 
 
 def test_run_that_was_stopped_within_an_epoch_goes_on_within_it(config, monkeypatch, no_pictures):
-    config = replace(config, epochs=3, global_batch_size=2, checkpoint_steps=2, ema_decay=0.5)
+    config = replace(
+        config,
+        epochs=3,
+        coarse_share=0.5,
+        global_batch_size=2,
+        checkpoint_steps=2,
+        ema_decay=0.5,
+        magnify=0.3,
+        noise=9.0,
+        local_contrast=0.3,
+    )
     whole = replace(config, out=config.out.with_name("whole"))
     run(whole)
     monkeypatch.setattr(train, "SECONDS_IN_A_CALL", 0.0)  # one step in each call

@@ -15,12 +15,17 @@ from preprocessing.manifest import DatasetManifest, ManifestError
 from tests.trainer.runs import latest_arrays
 from trainer import losses, train
 from trainer import precision as precision_module
+from trainer.checkpoints import model_of
 from trainer.config import TrainerConfig
+from trainer.distribution import place
 from trainer.export import ExportConfig, export
 from trainer.input_pipeline import SplitReader
 from trainer.interruption import WorkerLostError
-from trainer.metrics import METRICS
+from trainer.metrics import METRICS, TOTALS
+from trainer.optimizer import Optimizer
+from trainer.resizing import resize_image, resize_mask
 from trainer.run_folder import claimed, load_best_model
+from trainer.steps import make_training_steps
 from trainer.train import run
 
 
@@ -333,3 +338,48 @@ def test_lost_worker_is_told(config, monkeypatch, error):
     monkeypatch.setattr(train._Training, "_run_epoch", lose)
     with pytest.raises(WorkerLostError, match="start all workers again, and they go on from the"):
         run(config)
+
+
+def first_step(config: TrainerConfig, batch: dict[str, tf.Tensor], *, is_coarse: bool) -> list:
+    """Gives the weights after one step on a batch."""
+    placement = place("cpu")
+    model = model_of(config)
+    variables = [weight.value for weight in model.trainable_variables]
+    optimizer = Optimizer(config, variables, [], steps_per_epoch=1)
+    steps = make_training_steps(config, placement, model, optimizer, is_coarse=is_coarse)
+    batches = iter(tf.data.Dataset.from_tensors(batch))
+    steps(batches, tf.constant(1), tf.zeros([len(TOTALS)], tf.float64))
+    return model.get_weights()
+
+
+def test_coarse_step_is_a_step_on_slices_of_half_the_size(config):
+    config = replace(config, flip="none", rotation_degrees=0.0, normalization="instance")
+    manifest = DatasetManifest.load(config.data)
+    batch = next(iter(SplitReader(config, manifest, "train", num_replicas=1).training_batches(1)))
+    size = config.image_size // 2
+    halved = {
+        **batch,
+        "image": resize_image(batch["image"], size),
+        "mask": resize_mask(batch["mask"], size),
+    }
+    coarse = first_step(config, batch, is_coarse=True)
+    small = first_step(replace(config, image_size=size), halved, is_coarse=False)
+    full = first_step(config, batch, is_coarse=False)
+    for one, other in zip(coarse, small, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    assert any(not np.allclose(one, other) for one, other in zip(coarse, full, strict=True))
+
+
+def test_coarse_epochs_are_the_first_ones(config, monkeypatch, no_pictures):
+    seen = []
+    real = train._Training._call
+
+    def note(self, steps, batches, num_steps, progress, what):
+        if what == "training":
+            is_coarse = next(key for key, each in self.training_steps.items() if each is steps)
+            seen.append((progress.epoch, is_coarse))
+        return real(self, steps, batches, num_steps, progress, what)
+
+    monkeypatch.setattr(train._Training, "_call", note)
+    run(replace(config, epochs=3, coarse_share=0.9))
+    assert dict(seen) == {1: True, 2: True, 3: False}

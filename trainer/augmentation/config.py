@@ -17,7 +17,8 @@ class AugmentationConfig:
     """
 
     flip: str = "horizontal"
-    """``none``, ``horizontal`` or ``horizontal_and_vertical``: each flip for half of the slices."""
+    """``none``; ``horizontal``: half of the slices; ``horizontal_and_vertical``: a quarter
+    upside down besides, as most patients lie on their backs."""
 
     quarter_turns: float = 0.0
     """Share of slices turned by 90 degrees: other programs write rows for columns."""

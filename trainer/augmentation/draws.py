@@ -15,6 +15,7 @@ ELASTIC_GRID: Final = 5
 """Nodes of an elastic deformation in each axis."""
 
 ONE_OF_FIVE: Final = 1 / 5
+ONE_OF_FOUR: Final = 1 / 4
 ONE_OF_THREE: Final = 1 / 3
 ONE_OF_TWO: Final = 1 / 2
 TWO_OF_THREE: Final = 2 / 3
@@ -117,7 +118,7 @@ def neutral_draws(num_slices: int) -> dict[str, tf.Tensor]:
 
 def _of_geometry(config: AugmentationConfig, uniform: _Uniform) -> dict[str, tf.Tensor]:
     mirrored = uniform.chance(ONE_OF_TWO if config.flip != "none" else 0.0)
-    upended = uniform.chance(ONE_OF_TWO if config.flip == "horizontal_and_vertical" else 0.0)
+    upended = uniform.chance(ONE_OF_FOUR if config.flip == "horizontal_and_vertical" else 0.0)
     turned = uniform.chance(config.quarter_turns)
     degrees = uniform.between(-config.rotation_degrees, config.rotation_degrees)
     stretch = tf.sqrt(uniform.factor(config.stretch))

@@ -58,12 +58,13 @@ def test_strength_is_for_a_fixed_share_of_slices(setting, name, share):
     assert share_of(draws_of(**{setting: 0.5})[name]) == pytest.approx(share, abs=0.05)
 
 
-def test_each_flip_is_drawn_for_half_of_the_slices_where_it_is_asked_for():
+def test_flips_are_drawn_for_a_half_and_a_quarter_of_the_slices():
     horizontal = draws_of(flip="horizontal")
     assert share_of(horizontal["x_sign"] < 0) == pytest.approx(0.5, abs=0.05)
     assert (horizontal["y_sign"] == 1).all()
     both = draws_of(flip="horizontal_and_vertical")
-    assert share_of(both["y_sign"] < 0) == pytest.approx(0.5, abs=0.05)
+    assert share_of(both["x_sign"] < 0) == pytest.approx(0.5, abs=0.05)
+    assert share_of(both["y_sign"] < 0) == pytest.approx(0.25, abs=0.04)
     assert abs(np.corrcoef(both["x_sign"], both["y_sign"])[0, 1]) < 0.1
 
 

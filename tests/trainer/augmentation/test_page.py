@@ -12,7 +12,7 @@ def test_every_kind_has_its_extremes_on_the_page():
     config = AugmentationConfig(**AUGMENTATION, invert=0.1)
     captions = " ".join(caption for caption, _ in extremes(config))
     for kind in (
-        *("flip", "quarter turn", "rotation", "scale: 1.80", "scale: 0.56", "stretch"),
+        *("flip", "quarter turn", "rotation", "scale: 1.80", "scale: 0.67", "stretch"),
         *("translation", "crop", "elastic", "background", "couch", "circle", "low resolution"),
         *("blur", "sharpen", "noise", "window", "brightness", "contrast", "gamma"),
         *("local contrast", "inverted"),
