@@ -241,7 +241,7 @@ AUGMENTATION: Mapping[str, Any] = {
     "brightness": 20.0,
     "contrast": 0.25,
     "gamma": 0.5,
-    "local_contrast": 0.2,
+    "local_contrast": 0.3,
 }
 """What makes slices look as if they came from other scanners."""
 

@@ -28,7 +28,7 @@ below air up to all lungs."""
 WIDTHS: Final = (0.3, 3.0)
 """Width of other windows in the same scale: 0.3 is about 300 HU, 3 about 3000 HU."""
 
-SOFT_TISSUE_SHARE: Final = 0.2
+SOFT_TISSUE_SHARE: Final = 0.25
 SOFT_TISSUE_LEVELS: Final = (0.7, 0.88)
 SOFT_TISSUE_WIDTHS: Final = (0.25, 0.6)
 """The same of windows for soft tissue, such as -160 to 240 HU, and which share of windows they are:
