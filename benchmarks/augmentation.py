@@ -4,10 +4,9 @@ All run in turn in one process, on the same network and the same slices, in the 
 chosen by itself; each step has draws of its own.
 """
 
-import statistics
 from pathlib import Path
 
-from timed_steps import make_round
+from timed_steps import make_round, print_in_turn
 
 from trainer.config import AUGMENTATION, TrainerConfig, make_config
 
@@ -36,16 +35,9 @@ def main() -> None:
             name: make_round(config_of(size, filters, batch, settings), num_steps=num_steps)
             for name, settings in CONTENDERS.items()
         }
-        times: dict[str, list[float]] = {name: [] for name in rounds}
-        for _ in range(NUM_ROUNDS):
-            for name, run in rounds.items():
-                times[name].append(run())
-        print(f"\n| {size}x{size}, {filters} filters, batch {batch} | against none | ms a step |")
-        print("| --- | ---: | ---: |")
-        for name, values in times.items():
-            pairs = zip(values, times["none"], strict=True)
-            ratio = statistics.median(mine / none for mine, none in pairs)
-            print(f"| {name} | {ratio:.3f} | {statistics.median(values):.0f} |", flush=True)
+        print_in_turn(
+            rounds, num_rounds=NUM_ROUNDS, title=f"{size}x{size}, {filters} filters, batch {batch}"
+        )
 
 
 if __name__ == "__main__":

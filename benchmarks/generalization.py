@@ -32,7 +32,8 @@ AUGMENTED = [
     for word in (f"--{name.replace('_', '-')}", str(value))
 ]
 PHANTOMS = ["--phantom-share", "0.5", "--phantoms", "2000"]
-BEST = ["--recipe", "best"]
+# All steps at the full size: a coarse one is cheaper, and would not be the same budget.
+BEST = ["--recipe", "best", "--coarse-share", "0"]
 CLEANED = ["--flips", "horizontal", "--postprocess"]
 PLAIN = ["--flips", "none", "--no-postprocess"]
 

@@ -6,10 +6,9 @@ gradients are summed; weights are updated twice. So two more contenders are time
 each: half of the batch, and the whole batch in two parts, one after the other.
 """
 
-import statistics
 from pathlib import Path
 
-from timed_steps import make_round
+from timed_steps import make_round, print_in_turn
 
 from trainer.config import TrainerConfig, make_config
 from trainer.distribution import place
@@ -44,15 +43,7 @@ def main() -> None:
             name: make_round(config_of(precision, **settings), num_steps=STEPS_A_ROUND)
             for name, settings in CONTENDERS.items()
         }
-        times: dict[str, list[float]] = {name: [] for name in rounds}
-        for _ in range(NUM_ROUNDS):
-            for name, run in rounds.items():
-                times[name].append(run())
-        print(f"\n| {precision} | against one device | ms a step |\n| --- | ---: | ---: |")
-        for name, values in times.items():
-            pairs = zip(values, times["one device"], strict=True)
-            ratio = statistics.median(mine / one for mine, one in pairs)
-            print(f"| {name} | {ratio:.2f} | {statistics.median(values):.0f} |", flush=True)
+        print_in_turn(rounds, num_rounds=NUM_ROUNDS, title=precision)
 
 
 if __name__ == "__main__":

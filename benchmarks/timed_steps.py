@@ -1,7 +1,8 @@
 """Training steps of the trainer on batches that are there already, to be timed."""
 
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from trainer.startup import import_tensorflow
 
@@ -56,3 +57,24 @@ def make_round(config: TrainerConfig, *, num_steps: int) -> Callable[[], float]:
 
     run()  # makes the graph
     return run
+
+
+def print_in_turn(
+    rounds: Mapping[str, Callable[[], float]], *, num_rounds: int, title: str
+) -> None:
+    """Times contenders in turn, and prints medians, and ratios to the first of them.
+
+    Args:
+        rounds: what `make_round` gave, by the name of the contender.
+        num_rounds: how often each is timed.
+        title: of the table.
+    """
+    first = next(iter(rounds))
+    times: dict[str, list[float]] = {name: [] for name in rounds}
+    for _ in range(num_rounds):
+        for name, run in rounds.items():
+            times[name].append(run())
+    print(f"\n| {title} | against {first} | ms a step |\n| --- | ---: | ---: |")
+    for name, values in times.items():
+        ratio = statistics.median(a / b for a, b in zip(values, times[first], strict=True))
+        print(f"| {name} | {ratio:.3f} | {statistics.median(values):.0f} |", flush=True)

@@ -28,16 +28,20 @@ class PhantomStore:
 
         Raises:
             OSError: if the file cannot be written.
+            ValueError: if a process that draws them was killed.
         """
         path = folder / f"phantoms-{size}-{num_phantoms}-{seed}.npy"
         if not path.exists():
             logger.info("drawing %d phantoms", num_phantoms)
-            drawn = draw_teaching_slices(
-                num_slices=num_phantoms,
-                image_size=size,
-                seed=seed,
-                num_processes=len(os.sched_getaffinity(0)),
-            )
+            try:
+                drawn = draw_teaching_slices(
+                    num_slices=num_phantoms,
+                    image_size=size,
+                    seed=seed,
+                    num_processes=len(os.sched_getaffinity(0)),
+                )
+            except RuntimeError as error:
+                raise ValueError(f"the phantoms of this run were not drawn: {error}") from error
             with whole_file(path) as aside, aside.open("wb") as file:
                 np.save(file, drawn)
         # [num_phantoms, 2, size, size, 1]: each slice, and its mask.

@@ -154,3 +154,15 @@ def test_unequal_shapes_are_refused():
 def test_label_beyond_one_is_refused():
     with pytest.raises(ValueError, match="holds label 255; expected only 0 and 1"):
         encode(mask=MASK * 255)
+
+
+def test_patient_of_a_record_is_read_without_its_pixels():
+    pixels = np.zeros([4, 4], np.uint8)
+    record = encode_example(image=pixels, mask=pixels, slice_id="a/P1_z003", patient_id="P1")
+    assert records.read_patient_id(record) == "P1"
+
+
+@pytest.mark.parametrize("damaged", [b"", b"\x0a\xff", b"no record"])
+def test_record_that_tells_no_patient_is_refused(damaged):
+    with pytest.raises(DamagedRecordError, match="the record tells no patient"):
+        records.read_patient_id(damaged)

@@ -219,3 +219,13 @@ def test_phantoms_are_drawn_once_and_kept_for_a_run_that_goes_on(config, monkeyp
     first = images_of(reader(config).training_batches(1))
     monkeypatch.setattr("trainer.phantom_store.draw_teaching_slices", None)
     assert images_of(reader(config).training_batches(1)) == first
+
+
+def test_killed_process_that_draws_phantoms_is_told_as_one_line(config, monkeypatch):
+    def fail(**settings):
+        raise RuntimeError("one of 2 processes ended")
+
+    monkeypatch.setattr("trainer.phantom_store.draw_teaching_slices", fail)
+    with pytest.raises(ValueError, match="phantoms of this run were not drawn: one of 2 processes"):
+        reader(replace(config, phantom_share=0.5, phantoms=32)).training_batches(1)
+    assert not list(config.out.rglob("phantoms-*"))
