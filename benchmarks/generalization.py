@@ -1,10 +1,10 @@
 """What each addition brings on patients and scanners that were not trained on.
 
-Each row of the table is leave-one-patient-out with `python -m trainer cross-validate`, with as many
-steps of the optimizer as every other row, once for each seed. The last row, trained on phantoms
-alone, is measured on all patients. What is finished is kept in --out, and what was stopped goes on,
-when the same command is given again. The table for docs/results.md is printed, and written to
-generalization.md in --out after each run.
+Each row of the table is leave-one-patient-out with `python -m trainer cross-validate`, once for
+each seed; every training takes its steps on as many slices in all, so rows have the same budget.
+The last row, trained on phantoms alone, is measured on all patients. What is finished is kept in
+--out, and what was stopped goes on, when the same command is given again. The table for
+docs/results.md is printed, and written to generalization.md in --out after each run.
 """
 
 import argparse
@@ -32,7 +32,7 @@ AUGMENTED = [
     for word in (f"--{name.replace('_', '-')}", str(value))
 ]
 PHANTOMS = ["--phantom-share", "0.5", "--phantoms", "2000"]
-# All steps at the full size: a coarse one is cheaper, and would not be the same budget.
+# All epochs at the full size: a coarse one is cheaper, and would not be the same budget.
 BEST = ["--recipe", "best", "--coarse-share", "0"]
 CLEANED = ["--flips", "horizontal", "--postprocess"]
 PLAIN = ["--flips", "none", "--no-postprocess"]
@@ -88,9 +88,8 @@ def read_flags() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="dataset (default: the slices of the tests)")
     parser.add_argument("--image-size", type=int, default=128, help="of the model, in pixels")
     parser.add_argument("--filters", type=int, default=16, help="of the first level")
-    parser.add_argument("--global-batch-size", type=int, default=8, help="slices in a step")
     parser.add_argument(
-        "--steps", type=int, default=1400, help="of the optimizer, in each training"
+        "--slices", type=int, default=11200, help="on which each training takes steps"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--folds", help="patients who are left out, such as P1,P2 (default: all)")
@@ -150,13 +149,13 @@ def run_phantoms_only(flags: argparse.Namespace, row: Row, seed: int) -> dict:
 
 
 def size_flags(flags: argparse.Namespace, row: Row, seed: int) -> list[str]:
-    """Gives the flags that all rows share, and as many epochs as make up the steps."""
+    """Gives the flags that all rows share, and as many epochs as make up the slices."""
     manifest = DatasetManifest.load(flags.data)
     by_patient = [count for split in manifest.splits.values() for count in split.patients.values()]
     num_real = sum(by_patient) - statistics.mean(by_patient)  # one patient is left out
     given = [
         *("--image-size", str(flags.image_size), "--filters", str(flags.filters)),
-        *("--global-batch-size", str(flags.global_batch_size), "--seed", str(seed)),
+        *("--seed", str(seed)),
     ]
     setting = {
         name.removeprefix("--"): value
@@ -166,8 +165,7 @@ def size_flags(flags: argparse.Namespace, row: Row, seed: int) -> list[str]:
     share = float(setting.get("phantom-share", defaults.phantom_share))
     num_phantoms = int(setting.get("phantoms", defaults.phantoms))
     num_slices = num_phantoms if share == 1 else num_real / (1 - share)
-    steps_per_epoch = -(-num_slices // flags.global_batch_size)
-    return [*given, "--epochs", str(max(1, round(flags.steps / steps_per_epoch)))]
+    return [*given, "--epochs", str(max(1, round(flags.slices / num_slices)))]
 
 
 def make_tables(found: dict[str, list[dict]]) -> str:

@@ -33,7 +33,7 @@ CONTRACTS = {
 
 HOMES = {
     "apache_beam": {"preprocessing/pipeline.py", "preprocessing/engines.py"},
-    "argparse": {"preprocessing/__main__.py", "trainer/__main__.py", "serving/__main__.py"},
+    "argparse": {"preprocessing/__main__.py", "trainer/flags.py", "serving/__main__.py"},
     "gdown": {
         "preprocessing/download/drive.py",
         "preprocessing/download/failures.py",

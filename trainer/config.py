@@ -21,6 +21,8 @@ NORMALIZATIONS = ("none", "instance")
 LOSSES = ("bce", "bce_dice")
 SCHEDULES = ("constant", "cosine")
 RESUMES = (AUTO, "always", "never")
+REDUCTIONS = (4, 2, 1)
+"""By what the size of a slice is divided in training, one after the other."""
 DEVICES = re.compile(r"auto|cpu(:[1-9][0-9]*)?|gpu(:[0-9]+(,[0-9]+)*)?")
 
 
@@ -60,7 +62,9 @@ class TrainerConfig(AugmentationConfig):
     """Passes over the training split, at most."""
 
     coarse_share: float = 0.0
-    """Share of the epochs, at the start, that train at half the size, in a quarter of the time."""
+    """Share of the epochs, at the start, that train at a smaller size, in a fraction of the time:
+    the first half of them at a quarter of the height and width, the others at half. All of them at
+    half, where a quarter is too small for the depth."""
 
     patience: int = 5
     """Stop after this many epochs without a lower validation loss."""
@@ -157,7 +161,6 @@ class TrainerConfig(AugmentationConfig):
                 "expected fewer"
             )
         check(self, ("coarse_share",), "at least 0 and less than 1", lambda n: 0 <= n < 1)
-        # The coarse size is halved as often as the full one.
         factor = 2 ** (self.depth + bool(self.coarse_share))
         if self.image_size % factor:
             raise ValueError(
@@ -167,10 +170,17 @@ class TrainerConfig(AugmentationConfig):
                 f"{max(factor, round(self.image_size / factor) * factor)}"
             )
 
-    @property
-    def coarse_epochs(self) -> int:
-        """How many epochs train at half the size: the first ones, and never all of them."""
-        return int(self.coarse_share * self.epochs)
+    def reduction(self, epoch: int) -> int:
+        """Gives by what the size is divided in an epoch, counted from 1: by 4, by 2, or by 1.
+
+        The last epoch is never a coarse one.
+        """
+        num_coarse = int(self.coarse_share * self.epochs)
+        if epoch > num_coarse:
+            return 1
+        # At least 2 x 2 pixels at the bottom: a channel of one pixel would be normalized to 0.
+        at_bottom = self.image_size / (4 * 2**self.depth)
+        return 4 if epoch <= num_coarse // 2 and at_bottom >= 2 and at_bottom % 1 == 0 else 2
 
     def to_json(self) -> str:
         """Gives the text of ``config.json``; paths are absolute, so it is right from anywhere."""
@@ -251,10 +261,11 @@ _BEST: Mapping[str, Any] = {
     "depth": 5,
     "normalization": "instance",
     "loss": "bce_dice",
-    "epochs": 75,
+    "global_batch_size": 4,
+    "epochs": 60,
     "coarse_share": 0.8,
-    "patience": 75,
-    "learning_rate": 5e-3,
+    "patience": 60,
+    "learning_rate": 3e-3,
     "schedule": "cosine",
     "warmup_epochs": 1.0,
     "clip_norm": 1.0,
@@ -267,7 +278,7 @@ _BEST: Mapping[str, Any] = {
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     "reference": {},
     "best": _BEST,
-    "best-full-size": {**_BEST, "image_size": 512, "filters": 64},
+    "best-full-size": {**_BEST, "image_size": 512, "filters": 64, "global_batch_size": 8},
 }
 """What ``--recipe`` sets, where a flag does not set it: the reference is the defaults."""
 

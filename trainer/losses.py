@@ -2,8 +2,11 @@
 
 import tensorflow as tf
 
-DICE_SMOOTHING_PX = 1.0
-"""Pixels added to both parts of the ratio: two empty masks agree wholly, and nothing is 0/0."""
+LUNG_SMOOTHING, NO_LUNG_SMOOTHING = 0.0005, 0.002
+"""Shares of the pixels of a slice, with lung and without, that are added to both parts of the
+ratio: two empty masks agree wholly, and nothing is 0/0. The smallest lung of a slice has about as
+many pixels as the second. Were it a single pixel, then a little false lung would cost all, and more
+of it nothing else: no gradient would lead away from bowel gas."""
 
 
 def binary_cross_entropy(*, mask: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
@@ -29,7 +32,8 @@ def binary_cross_entropy(*, mask: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 def dice_loss(*, mask: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """Computes one minus the soft Dice coefficient of each slice.
 
-    Of each slice, not of the batch: so it does not depend on which slices share a replica.
+    Of each slice, not of the batch: so it does not depend on which slices share a replica. Shares
+    of the slice are added to it, not pixels: so it does not depend on the size of the model.
 
     Args:
         mask: [batch, height, width, 1] in {0, 1}; 1 is lung.
@@ -48,7 +52,10 @@ def dice_loss(*, mask: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     probability = tf.sigmoid(logits)
     both = tf.reduce_sum(lung * probability, axis=[1, 2, 3])
     areas = tf.reduce_sum(lung + probability, axis=[1, 2, 3])
-    return 1 - (2 * both + DICE_SMOOTHING_PX) / (areas + DICE_SMOOTHING_PX)
+    has_lung = tf.reduce_any(lung > 0, axis=[1, 2, 3])
+    num_pixels = tf.cast(tf.reduce_prod(tf.shape(lung)[1:]), logits.dtype)
+    smoothing = num_pixels * tf.where(has_lung, LUNG_SMOOTHING, NO_LUNG_SMOOTHING)
+    return 1 - (2 * both + smoothing) / (areas + smoothing)
 
 
 def loss_of_slices(name: str, *, mask: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:

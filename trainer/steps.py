@@ -27,7 +27,7 @@ def make_training_steps(
     model: UNet,
     optimizer: Optimizer,
     *,
-    is_coarse: bool = False,
+    reduction: int = 1,
 ) -> Steps:
     """Makes the function that updates the weights, once with each global batch.
 
@@ -41,7 +41,8 @@ def make_training_steps(
         placement: where the replicas are.
         model: what is trained.
         optimizer: of its variables.
-        is_coarse: train at half the size, in a quarter of the time; the weights are the same ones.
+        reduction: height and width of the slices are divided by it first; the weights are the same
+            ones.
     """
     variables = [variable.value for variable in model.trainable_variables]
     gradient_of: dict[int, Callable[..., tuple[tf.Tensor, list[tf.Tensor]]]] = {}
@@ -63,8 +64,8 @@ def make_training_steps(
             tf.function(gradient_step, jit_compile=config.xla or None),
         )
         scale = tf.identity(optimizer.loss_scale) if optimizer.scales_loss else tf.constant(1.0)
-        if is_coarse:
-            share = _halved(share)
+        if reduction > 1:
+            share = _reduced(share, reduction)
         parts = [_augment(config, part) for part in _parts(share, config.accumulation_steps)]
         totals, gradients = compute(parts[0], scale)
         for part in parts[1:]:
@@ -110,8 +111,8 @@ def _many(placement: Placement, replica_step: Callable[[Batch], tf.Tensor]) -> S
     return steps
 
 
-def _halved(share: Batch) -> Batch:
-    size = share["image"].shape[1] // 2
+def _reduced(share: Batch, factor: int) -> Batch:
+    size = share["image"].shape[1] // factor
     smaller = {
         "image": resize_image(share["image"], size),
         "mask": resize_mask(share["mask"], size),

@@ -14,7 +14,13 @@ from tqdm import tqdm
 from preprocessing.manifest import DatasetManifest
 from preprocessing.spec import TRAIN_SPLIT, VALIDATION_SPLIT
 from trainer.checkpoints import Checkpoints, Progress, model_of
-from trainer.config import AUTO, CONFIG_FILENAME, TrainerConfig, describe_recipe
+from trainer.config import (
+    AUTO,
+    CONFIG_FILENAME,
+    REDUCTIONS,
+    TrainerConfig,
+    describe_recipe,
+)
 from trainer.distribution import Placement, place
 from trainer.evaluation.config import EvaluationConfig
 from trainer.evaluation.job import evaluate
@@ -150,10 +156,10 @@ class _Training:
         self.measured = measured
         self.optimizer = optimizer
         self.training_steps = {
-            is_coarse: make_training_steps(
-                config, placement, trained, optimizer, is_coarse=is_coarse
+            reduction: make_training_steps(
+                config, placement, trained, optimizer, reduction=reduction
             )
-            for is_coarse in (False, True)
+            for reduction in REDUCTIONS
         }
         self.validation_steps = make_validation_steps(config, placement, measured)
         self.last_save_s = time.monotonic()
@@ -225,7 +231,7 @@ class _Training:
         """
         progress, split = self.progress, self.training
         batches = iter(split.training_batches(progress.epoch, first_step=progress.step))
-        steps = self.training_steps[progress.epoch <= self.config.coarse_epochs]
+        steps = self.training_steps[self.config.reduction(progress.epoch)]
         with self._bar(split, f"epoch {progress.epoch}/{self.config.epochs}") as bar:
             while progress.step < split.steps:
                 num_steps = self._agree(split.steps - progress.step, interruption)
@@ -387,22 +393,25 @@ def _log_start(
 
 
 def _epochs_left(config: TrainerConfig, num_done: int) -> float:
-    """Gives how many epochs are left, in epochs like the last one; a coarse one is a quarter."""
+    """Gives how many epochs are left, in epochs like the last one; coarse ones count less."""
 
-    def cost(first: int) -> float:
-        num_coarse = max(config.coarse_epochs - first, 0)
-        return config.epochs - first - 0.75 * num_coarse
+    def cost(epoch: int) -> float:
+        # Small slices are not as cheap as their pixels: 5 times in a quarter of the size.
+        return config.reduction(epoch) ** -1.2
 
-    return cost(num_done) / (cost(num_done - 1) - cost(num_done))
+    return sum(cost(epoch) for epoch in range(num_done + 1, config.epochs + 1)) / cost(num_done)
 
 
 def _log_epoch(rows: list[Row], config: TrainerConfig, slices_per_s: float, epoch_s: float) -> None:
     row = rows[-1]
+    reduction = config.reduction(len(rows))
+    size = config.image_size // reduction
     logger.info(
-        "epoch %d/%d: loss %.4f, Dice %.4f; validation loss %.4f, accuracy %.4f, Dice %.4f, "
+        "epoch %d/%d%s: loss %.4f, Dice %.4f; validation loss %.4f, accuracy %.4f, Dice %.4f, "
         "IoU %.4f; %.1f slices/s, %s to go at most; best epoch %d",
         row["epoch"],
         config.epochs,
+        f" at {size}x{size}" if reduction > 1 else "",
         row["train_loss"],
         row["train_dice_pooled"],
         row["validation_loss"],

@@ -69,7 +69,8 @@ def _paint_lung(
     inner = np.clip(region.depth_mm / 10, 0.25, 1)
     hu += vessels.blood[window] * inner * (patient.blood_hu - hu)
     hu += vessels.air[window] * (-970 - hu)
-    coverage = canvas.coverage(distance, edge_mm=section.edge_mm)
+    edge_mm = section.edge_mm + _dome_edge_mm(section, level=level)
+    coverage = canvas.coverage(distance, edge_mm=edge_mm)
     canvas.paint_lung(coverage, hu, window=window)
     if vessels.hilar is not None:
         canvas.paint(vessels.hilar[window] * coverage, patient.blood_hu, window=window)
@@ -82,13 +83,30 @@ def _outline(canvas: Canvas, section: Section, *, lung: Lung, side: int, window:
     y = canvas.y[window] - np.float32(section.cavity_y)
     x = x + smooth_field(lung.warp_mm[0], x.shape)
     y = y + smooth_field(lung.warp_mm[1], y.shape)
-    # The apex is a rounded dome.
-    tip = float(np.sqrt(min(1.0, (1 - level) / APEX_SHARE)))
+    tip = _tip(level)
     half_axes = (
         patient.length("lung_half_width", level) * lung.width_scale * tip,
         patient.length("lung_half_depth", level) * lung.depth_scale * tip,
     )
     return superellipse(x, y, half_axes=half_axes, power=lung.power)
+
+
+def _tip(level: float) -> float:
+    """Gives how wide the rounded dome of the apex is at a level: 1 below it, 0 at its top."""
+    return float(np.sqrt(min(1.0, (1 - level) / APEX_SHARE)))
+
+
+def _dome_edge_mm(section: Section, *, level: float) -> float:
+    """Gives by how much the outline moves within the thickness of the slice.
+
+    At the top of the dome, a slice holds lung and what is above it: all of the lung is gray there.
+    """
+    tip = _tip(level)
+    if tip == 1:
+        return 0.0
+    thickness = section.slice_mm / section.patient.lung_height_mm
+    half_width = section.patient.length("lung_half_width", level)
+    return float(min(half_width * thickness / (2 * APEX_SHARE * tip), half_width))
 
 
 def _pleural_thickness(lung: Lung, *, level: float, back: Floats) -> Floats | None:

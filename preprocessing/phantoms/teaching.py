@@ -22,6 +22,9 @@ MAX_SLICES = 10_000_000
 DIAPHRAGM_HEIGHT = 0.3
 """How far above the base of the lungs the domes of the diaphragm reach, in z."""
 
+APEX_HEIGHT = 0.08
+"""How far below their apex the lungs are small, in z."""
+
 
 def draw_teaching_slices(
     *, num_slices: int, image_size: int, seed: int, num_processes: int = 1
@@ -107,7 +110,8 @@ def draw_range(start: int, stop: int, image_size: int, seed: int) -> NDArray[np.
 def sample_level(rng: np.random.Generator, *, patient: PatientAnatomy) -> float:
     """Draws z of a slice, about a fifth of them without lung, from the abdomen to the head.
 
-    Levels of the diaphragm are likelier than others: there lung is thin, and bowel gas is near.
+    Levels of the diaphragm and of the apex are likelier than others: there lung is thin or small,
+    and what looks like it is near.
     """
     kind = rng.random()
     if kind < 0.12:
@@ -116,7 +120,9 @@ def sample_level(rng: np.random.Generator, *, patient: PatientAnatomy) -> float:
         return rng.uniform(patient.apex_z, 1.05)
     if kind < 0.18:
         return rng.uniform(1.05, 1.25)
-    if kind < 0.4:
+    if kind < 0.26:
+        return patient.apex_z - APEX_HEIGHT * rng.random() ** 2
+    if kind < 0.46:
         return rng.uniform(patient.base_z, patient.base_z + DIAPHRAGM_HEIGHT)
     return rng.uniform(patient.base_z, patient.apex_z)
 

@@ -35,10 +35,26 @@ def test_flag_wins_over_the_recipe():
 
 
 @pytest.mark.parametrize(
-    ("epochs", "share", "coarse"), [(75, 0.8, 60), (1, 0.8, 0), (3, 0.9, 2), (50, 0.0, 0)]
+    ("epochs", "share", "reductions"),
+    [
+        (10, 0.8, [4, 4, 4, 4, 2, 2, 2, 2, 1, 1]),
+        (4, 0.9, [4, 2, 2, 1]),
+        (1, 0.8, [1]),
+        (3, 0.0, [1, 1, 1]),
+    ],
 )
-def test_coarse_epochs_are_a_share_and_never_all(epochs, share, coarse):
-    assert make(epochs=epochs, coarse_share=share).coarse_epochs == coarse
+def test_coarse_epochs_are_a_share_and_never_all(epochs, share, reductions):
+    config = make(epochs=epochs, coarse_share=share)
+    assert [config.reduction(epoch) for epoch in range(1, epochs + 1)] == reductions
+
+
+@pytest.mark.parametrize(
+    ("size", "depth", "first"), [(128, 4, 4), (64, 4, 2), (128, 5, 2), (256, 5, 4), (96, 3, 4)]
+)
+def test_coarsest_size_leaves_two_by_two_pixels_at_the_bottom(size, depth, first):
+    config = make(image_size=size, depth=depth, epochs=10, coarse_share=0.8)
+    assert config.reduction(1) == first
+    assert config.reduction(5) == 2
 
 
 def test_recipe_is_told_with_what_differs_from_it():

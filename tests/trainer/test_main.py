@@ -4,11 +4,12 @@ import sys
 
 import pytest
 
-from trainer.__main__ import build_parser, main
+from trainer.__main__ import main
 from trainer.config import TrainerConfig
 from trainer.cross_validation.config import CrossValidationConfig
 from trainer.evaluation.config import EvaluationConfig
 from trainer.export import ExportConfig
+from trainer.flags import build_parser
 from trainer.interruption import EXIT_CTRL_C, EXIT_RETRY, Terminated, WorkerLostError
 from trainer.startup import LOG_LEVEL_VARIABLE
 
@@ -92,7 +93,7 @@ def test_resume_alone_insists_on_a_run_to_go_on_with(monkeypatch, given, resume)
 
 def test_help_tells_what_each_recipe_takes():
     shown = build_parser()._subparsers._group_actions[0].choices["train"].format_help()
-    assert "(reference: 50, best: 75, best-full-size: 75)" in " ".join(shown.split())
+    assert "(reference: 50, best: 60, best-full-size: 60)" in " ".join(shown.split())
 
 
 @pytest.mark.parametrize(
@@ -139,13 +140,13 @@ def test_folder_that_cannot_be_written_is_named_in_one_line(trained_run, tmp_pat
 def test_help_shows_a_default_only_where_there_is_one():
     shown = build_parser()._subparsers._group_actions[0].choices["train"].format_help()
     shown = " ".join(shown.split())
-    assert "(default: 8)" in shown
+    assert "(default: 2000)" in shown
     assert "None" not in shown
 
 
 def test_help_is_there_without_tensorflow():
     code = (
-        "import sys; from trainer.__main__ import build_parser; build_parser().format_help(); "
+        "import sys; from trainer.flags import build_parser; build_parser().format_help(); "
         "sys.exit('tensorflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -340,31 +340,32 @@ def test_lost_worker_is_told(config, monkeypatch, error):
         run(config)
 
 
-def first_step(config: TrainerConfig, batch: dict[str, tf.Tensor], *, is_coarse: bool) -> list:
+def first_step(config: TrainerConfig, batch: dict[str, tf.Tensor], *, reduction: int) -> list:
     """Gives the weights after one step on a batch."""
     placement = place("cpu")
     model = model_of(config)
     variables = [weight.value for weight in model.trainable_variables]
     optimizer = Optimizer(config, variables, [], steps_per_epoch=1)
-    steps = make_training_steps(config, placement, model, optimizer, is_coarse=is_coarse)
+    steps = make_training_steps(config, placement, model, optimizer, reduction=reduction)
     batches = iter(tf.data.Dataset.from_tensors(batch))
     steps(batches, tf.constant(1), tf.zeros([len(TOTALS)], tf.float64))
     return model.get_weights()
 
 
-def test_coarse_step_is_a_step_on_slices_of_half_the_size(config):
+@pytest.mark.parametrize("reduction", [2, 4])
+def test_coarse_step_is_a_step_on_smaller_slices(config, reduction):
     config = replace(config, flip="none", rotation_degrees=0.0, normalization="instance")
     manifest = DatasetManifest.load(config.data)
     batch = next(iter(SplitReader(config, manifest, "train", num_replicas=1).training_batches(1)))
-    size = config.image_size // 2
-    halved = {
+    size = config.image_size // reduction
+    reduced = {
         **batch,
         "image": resize_image(batch["image"], size),
         "mask": resize_mask(batch["mask"], size),
     }
-    coarse = first_step(config, batch, is_coarse=True)
-    small = first_step(replace(config, image_size=size), halved, is_coarse=False)
-    full = first_step(config, batch, is_coarse=False)
+    coarse = first_step(config, batch, reduction=reduction)
+    small = first_step(replace(config, image_size=size), reduced, reduction=1)
+    full = first_step(config, batch, reduction=1)
     for one, other in zip(coarse, small, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
     assert any(not np.allclose(one, other) for one, other in zip(coarse, full, strict=True))
@@ -376,10 +377,10 @@ def test_coarse_epochs_are_the_first_ones(config, monkeypatch, no_pictures):
 
     def note(self, steps, batches, num_steps, progress, what):
         if what == "training":
-            is_coarse = next(key for key, each in self.training_steps.items() if each is steps)
-            seen.append((progress.epoch, is_coarse))
+            reduction = next(key for key, each in self.training_steps.items() if each is steps)
+            seen.append((progress.epoch, reduction))
         return real(self, steps, batches, num_steps, progress, what)
 
     monkeypatch.setattr(train._Training, "_call", note)
-    run(replace(config, epochs=3, coarse_share=0.9))
-    assert dict(seen) == {1: True, 2: True, 3: False}
+    run(replace(config, epochs=4, coarse_share=0.9))
+    assert dict(seen) == {1: 4, 2: 2, 3: 2, 4: 1}

@@ -204,3 +204,22 @@ def test_one_lung_at_most_is_missing() -> None:
     for seed in range(300):
         right, left = sample_lungs(np.random.default_rng(seed), variety="wide", lung_height_mm=250)
         assert right.present or left.present
+
+
+def test_apex_is_gray_in_a_thick_slice_and_dark_in_a_thin_one(
+    patient: PatientAnatomy, draw: Draw
+) -> None:
+    (thin, in_thin), (thick, in_thick) = (
+        draw(patient, 0.997, slice_mm=slice_mm) for slice_mm in (0.8, 10.0)
+    )
+    assert in_thin.any()
+    assert in_thick.any()
+    assert thin[in_thin > 0].min() < -650
+    assert np.median(thick[in_thick > 0]) > np.median(thin[in_thin > 0]) + 100
+
+
+def test_outline_below_the_apex_does_not_depend_on_the_dome(
+    patient: PatientAnatomy, draw: Draw
+) -> None:
+    thin, thick = (draw(patient, 0.7, slice_mm=slice_mm)[1] for slice_mm in (0.8, 10.0))
+    assert int(thick.sum()) == pytest.approx(int(thin.sum()), rel=0.08)
