@@ -195,10 +195,7 @@ def _add_serve(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         type=int,
         default=ServeConfig.rest_api_port,
         metavar="PORT",
-        help=(
-            "REST port for GET /v1/models/NAME and /v1/models/NAME/metadata; 0 is off; predictions "
-            "go over gRPC only (default: %(default)s)"
-        ),
+        help="port of TensorFlow Serving's REST API; 0 is off (default: %(default)s)",
     )
     serve.add_argument(
         "--bind_address",

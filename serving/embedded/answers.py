@@ -6,7 +6,7 @@ Source: tensorflow_serving/servables/tensorflow/predict_util.cc, get_model_metad
 model_servers/get_model_status_impl.cc, server_core.cc.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +65,35 @@ def predict(model: ServedModel, request: Any, *, timeout_ms: int = 0) -> bytes:
     Raises:
         RequestError: with TensorFlow Serving's code and text.
     """
+    outputs = run(model, request, timeout_ms=timeout_ms)
+    response = predict_pb2.PredictResponse()
+    response.model_spec.name = request.model_spec.name
+    response.model_spec.version.value = model.version
+    response.model_spec.signature_name = request.model_spec.signature_name or ARRAY_SIGNATURE.name
+    entries = (
+        wire.length_delimited(_KEY_FIELD, key.encode())
+        + wire.length_delimited(_VALUE_FIELD, tensors.write_typed(array))
+        for key, array in outputs.items()
+    )
+    return bytes(response.SerializeToString()) + b"".join(
+        wire.length_delimited(_OUTPUTS_FIELD, entry) for entry in entries
+    )
+
+
+def run(model: ServedModel, request: Any, *, timeout_ms: int = 0) -> dict[str, tensors.Array]:
+    """Runs what a ``PredictRequest`` asks for.
+
+    Args:
+        model: what is served.
+        request: the message.
+        timeout_ms: what is left of the caller's deadline; 0 is no limit.
+
+    Returns:
+        An array for each output that was asked for, by its key.
+
+    Raises:
+        RequestError: with TensorFlow Serving's code and text.
+    """
     _check_model_spec(model, request)
     name = request.model_spec.signature_name or ARRAY_SIGNATURE.name
     signature = model.session.signatures.get(name)
@@ -85,18 +114,25 @@ def predict(model: ServedModel, request: Any, *, timeout_ms: int = 0) -> bytes:
         raise RequestError(codes.INVALID_ARGUMENT, f"tensor parsing error: {alias}") from error
     except EngineError as error:
         raise RequestError(error.code, error.message) from error
-    response = predict_pb2.PredictResponse()
-    response.model_spec.name = request.model_spec.name
-    response.model_spec.version.value = model.version
-    response.model_spec.signature_name = name
-    entries = (
-        wire.length_delimited(_KEY_FIELD, key.encode())
-        + wire.length_delimited(_VALUE_FIELD, tensors.write_typed(array))
-        for key, array in zip(keys, arrays, strict=True)
-    )
-    return bytes(response.SerializeToString()) + b"".join(
-        wire.length_delimited(_OUTPUTS_FIELD, entry) for entry in entries
-    )
+    return dict(zip(keys, arrays, strict=True))
+
+
+def input_infos(model: ServedModel, request: Any) -> Mapping[str, Any]:
+    """Gives the ``TensorInfo`` of each input of the signature that a request names.
+
+    Raises:
+        RequestError: with the code and text that TensorFlow Serving's REST API answers.
+    """
+    _check_model_spec(model, request)
+    name = request.model_spec.signature_name or ARRAY_SIGNATURE.name
+    signature = model.session.signatures.get(name)
+    if signature is None:
+        raise RequestError(
+            codes.INVALID_ARGUMENT,
+            f'Serving signature name: "{name}" not found in signature def',
+        )
+    inputs: Mapping[str, Any] = signature.inputs
+    return inputs
 
 
 def metadata(model: ServedModel, request: Any) -> Any:

@@ -1,6 +1,4 @@
-"""TensorFlow Serving's REST paths for status and metadata.
-
-``POST …:predict`` is not served: it answers 501 and points to gRPC.
+"""TensorFlow Serving's REST paths for status, metadata and predictions.
 
 Source: tensorflow_serving/model_servers/http_rest_api_util.cc and http_server.cc; RESTful API in
 https://www.tensorflow.org/tfx/serving/api_rest
@@ -10,15 +8,17 @@ import json
 import logging
 import re
 import socket
+from collections.abc import Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 
-from serving.embedded import answers, codes
+from serving import tensors
+from serving.embedded import answers, codes, rest_json
 from serving.embedded.answers import RequestError, ServedModel
-from serving.protos import get_model_metadata_pb2, get_model_status_pb2
+from serving.protos import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,11 @@ _MODEL_PATH = re.compile(
     r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?(?P<metadata>/metadata)?",
     re.IGNORECASE,
 )
-_PREDICTION_PATH = re.compile(r"/v1/models/[^:]+:(classify|regress|predict)", re.IGNORECASE)
+_PREDICTION_PATH = re.compile(
+    r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
+    r":(?P<method>classify|regress|predict)",
+    re.IGNORECASE,
+)
 _HTTP_STATUS = {
     codes.OK: HTTPStatus.OK,
     codes.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
@@ -37,11 +41,10 @@ _HTTP_STATUS = {
     codes.UNIMPLEMENTED: HTTPStatus.NOT_IMPLEMENTED,
 }
 _LARGEST_VERSION = 2**63 - 1
-_CHUNK_BYTES = 1 << 16
 
 
 class RestServer(ThreadingHTTPServer):
-    """Answers status and metadata over HTTP."""
+    """Answers over HTTP."""
 
     daemon_threads = True
 
@@ -61,18 +64,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         try:
-            self._send(codes.OK, _answer(self.server.model, self.path))
+            self._send(codes.OK, _describe(self.server.model, self.path))
         except RequestError as error:
             self._send(error.code, {"error": error.message})
 
     def do_POST(self) -> None:
-        self._discard_body()
-        if _PREDICTION_PATH.fullmatch(self.path):
-            message = "predictions over REST are not served here; call Predict over gRPC"
-            self._send(codes.UNIMPLEMENTED, {"error": message})
-        else:
-            message = f"Malformed request: POST {self.path}"
-            self._send(codes.INVALID_ARGUMENT, {"error": message})
+        # Read in any case: closing before that would cut the answer off.
+        length = self.headers.get("Content-Length", "0")
+        body = self.rfile.read(int(length) if length.isdecimal() else 0)
+        try:
+            self._send(codes.OK, _predict(self.server.model, self.path, body))
+        except RequestError as error:
+            self._send(error.code, {"error": error.message})
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Answers what the HTTP library refuses by itself in JSON too."""
@@ -81,21 +84,11 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         logger.debug("REST %s: " + format, self.address_string(), *args)
 
-    def _discard_body(self) -> None:
-        """Reads what was sent: closing before that would cut the answer off."""
-        length = self.headers.get("Content-Length", "0")
-        remaining = int(length) if length.isdecimal() else 0
-        while remaining > 0:
-            chunk = self.rfile.read(min(remaining, _CHUNK_BYTES))
-            if not chunk:
-                return
-            remaining -= len(chunk)
-
     def _send(self, code: int, document: dict[str, Any]) -> None:
         self._send_json(_HTTP_STATUS.get(code, HTTPStatus.INTERNAL_SERVER_ERROR), document)
 
     def _send_json(self, http_status: int, document: dict[str, Any]) -> None:
-        body = (json.dumps(document, indent=1) + "\n").encode()
+        body = (json.dumps(document) + "\n").encode()
         self.send_response(http_status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -104,7 +97,29 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
-def _answer(model: ServedModel, path: str) -> dict[str, Any]:
+def _predict(model: ServedModel, path: str, body: bytes) -> dict[str, Any]:
+    """Answers a POST.
+
+    Raises:
+        RequestError: with TensorFlow Serving's code and text.
+    """
+    match = _PREDICTION_PATH.fullmatch(path)
+    if match is None:
+        raise RequestError(codes.INVALID_ARGUMENT, f"Malformed request: POST {path}")
+    request = predict_pb2.PredictRequest()
+    _fill_model_spec(request.model_spec, match)
+
+    def inputs_of(signature_name: str) -> Mapping[str, Any]:
+        request.model_spec.signature_name = signature_name
+        return answers.input_infos(model, request)
+
+    asked = rest_json.read_request(body, inputs_of)
+    for key, array in asked.inputs.items():
+        request.inputs[key].ParseFromString(tensors.write_typed(array))
+    return rest_json.write_answer(answers.run(model, request), is_rows=asked.is_rows)
+
+
+def _describe(model: ServedModel, path: str) -> dict[str, Any]:
     """Answers a GET.
 
     Raises:

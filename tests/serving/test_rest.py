@@ -1,11 +1,16 @@
+import base64
+import io
 import json
 import urllib.error
 import urllib.request
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from serving.embedded.server import EmbeddedServer
+from tests.serving.conftest import LUNG_BELOW
 
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -83,10 +88,45 @@ def test_what_cannot_be_answered_is_an_error_in_json(
     assert fetch(server, path) == (status, {"error": error})
 
 
-def test_prediction_points_to_grpc(server: EmbeddedServer) -> None:
-    status, document = fetch(server, "/v1/models/lung_unet:predict", data=b"x" * 100_000)
-    assert status == 501
-    assert "call Predict over gRPC" in document["error"]
+def test_prediction_in_rows_gives_rows(server: EmbeddedServer, gray_image: np.ndarray) -> None:
+    body = json.dumps({"instances": [{"image": gray_image[..., np.newaxis].tolist()}] * 2})
+    status, document = fetch(server, "/v1/models/lung_unet:predict", data=body.encode())
+    assert status == 200
+    rows = document["predictions"]
+    assert [sorted(row) for row in rows] == [["predicted_mask", "probability"]] * 2
+    mask = np.array(rows[1]["predicted_mask"])[..., 0]
+    assert np.array_equal(mask, gray_image < LUNG_BELOW)
+    probability = np.array(rows[0]["probability"], np.float32)[..., 0]
+    expected = 1 / (1 + np.exp((gray_image.astype(np.float64) - LUNG_BELOW) / 16))
+    np.testing.assert_allclose(probability, expected, atol=1e-6)
+
+
+def test_prediction_in_columns_gives_columns(server: EmbeddedServer) -> None:
+    body = json.dumps({"signature_name": "serving_default", "inputs": [[[[7]]], [[[200]]]]})
+    path = "/v1/models/lung_unet/versions/3:predict"
+    status, document = fetch(server, path, data=body.encode())
+    assert status == 200
+    assert document["outputs"]["predicted_mask"] == [[[[1]]], [[[0]]]]
+
+
+def test_files_travel_as_base64(server: EmbeddedServer, gray_image: np.ndarray) -> None:
+    file = io.BytesIO()
+    Image.fromarray(gray_image).save(file, "PNG")
+    item = {"b64": base64.b64encode(file.getvalue()).decode()}
+    for key, content in (("instances", [item]), ("inputs", {"image_bytes": [item]})):
+        body = json.dumps({"signature_name": "encoded", key: content})
+        status, document = fetch(server, "/v1/models/lung_unet:predict", data=body.encode())
+        assert status == 200
+        (answer,) = document["predictions" if key == "instances" else "outputs"]
+        mask = np.asarray(Image.open(io.BytesIO(base64.b64decode(answer["b64"]))))
+        assert np.array_equal(mask > 0, gray_image < LUNG_BELOW)
+
+
+def test_error_of_the_graph_is_an_error_in_json(server: EmbeddedServer) -> None:
+    body = json.dumps({"signature_name": "encoded", "instances": ["no image"]})
+    status, document = fetch(server, "/v1/models/lung_unet:predict", data=body.encode())
+    assert status == 400
+    assert "Unknown image file format" in document["error"]
 
 
 def test_other_post_is_malformed(server: EmbeddedServer) -> None:
