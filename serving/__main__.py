@@ -73,12 +73,11 @@ def _serve(arguments: dict[str, Any]) -> int:
 def _print_start(config: ServeConfig, server: "EmbeddedServer") -> None:
     from serving.embedded.production import describe_signatures, docker_command
 
-    model = server.model
-    print(
-        f"{model.name} version {model.version} from {config.model_base_path / str(model.version)}"
-    )
-    for line in describe_signatures(model):
-        print(f"  {line}")
+    models = server.models.served()
+    for model in models:
+        print(f"{model.name} version {model.version} from {model.folder}")
+        for line in describe_signatures(model):
+            print(f"  {line}")
     print(f"gRPC at {server.target}, REST {f'at {server.rest_url}' if server.rest_url else 'off'}")
     print("Ctrl-C stops it.")
     print("This server is for development; in production TensorFlow Serving does the same:")
@@ -86,8 +85,8 @@ def _print_start(config: ServeConfig, server: "EmbeddedServer") -> None:
     ready = {
         "target": server.target,
         "rest_url": server.rest_url,
-        "model_name": model.name,
-        "model_version": model.version,
+        "model_name": models[0].name,
+        "model_version": models[0].version,
     }
     print(READY, json.dumps(ready), flush=True)
 
@@ -173,7 +172,6 @@ def _add_serve(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     serve.add_argument(
         "--model_base_path",
         type=Path,
-        required=True,
         metavar="DIR",
         help="folder with a numbered folder for each version, such as DIR/1",
     )
@@ -182,6 +180,29 @@ def _add_serve(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         default=ServeConfig.model_name,
         metavar="NAME",
         help="name that clients ask for (default: %(default)s)",
+    )
+    serve.add_argument(
+        "--model_config_file",
+        type=Path,
+        metavar="FILE",
+        help="ModelServerConfig as text, instead of these two: several models, policies, labels",
+    )
+    serve.add_argument(
+        "--file_system_poll_wait_seconds",
+        type=float,
+        default=ServeConfig.file_system_poll_wait_seconds,
+        metavar="S",
+        help="seconds between two looks for new versions; 0: none (default: %(default)s)",
+    )
+    serve.add_argument(
+        "--allow_version_labels_for_unavailable_models",
+        action="store_true",
+        help="let a label name a version that is not loaded yet, as all are not at the start",
+    )
+    serve.add_argument(
+        "--allow_reload_config",
+        action="store_true",
+        help="let clients have other models served, as TensorFlow Serving always does",
     )
     serve.add_argument(
         "--port",

@@ -26,11 +26,15 @@ class ServeConfig:
     The names are those of ``tensorflow_model_server``.
     """
 
-    model_base_path: Path
+    model_base_path: Path | None = None
     """Folder with one sub-folder for each version of the model, named by a number."""
 
     model_name: str = DEFAULT_MODEL_NAME
     """``PredictRequest.model_spec.name`` under which the model is served."""
+
+    model_config_file: Path | None = None
+    """``ModelServerConfig`` as text, with several models, their policies and labels; instead of
+    those two."""
 
     port: int = 8500
     """Port for gRPC; 0 takes a free one."""
@@ -41,12 +45,25 @@ class ServeConfig:
     bind_address: str = "127.0.0.1"
     """Address to listen at; 0.0.0.0 is open to the network, without any authentication."""
 
+    file_system_poll_wait_seconds: float = 1.0
+    """Seconds between two looks for new versions; 0 or less looks once."""
+
+    allow_version_labels_for_unavailable_models: bool = False
+    """Whether a label may name a version that is not loaded yet, as all are not at the start."""
+
+    allow_reload_config: bool = False
+    """Whether clients may have other models served: whoever reaches the port could load any path.
+    TensorFlow Serving has no such flag, and always allows it."""
+
     def __post_init__(self) -> None:
         """Checks the values.
 
         Raises:
-            ValueError: if a name is empty or a port is out of range.
+            ValueError: if a name is empty, a port is out of range, or there is not one source of
+                models.
         """
+        if (self.model_base_path is None) == (self.model_config_file is None):
+            raise ValueError("give --model_base_path or --model_config_file, one of them")
         _check_model_name("--model_name", self.model_name)
         if not self.bind_address:
             raise ValueError("--bind_address is empty; expected an address such as 127.0.0.1")

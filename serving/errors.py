@@ -8,6 +8,7 @@
     ├── StartError                  the embedded server cannot start
     │   ├── NoModelError            no such folder, or no numbered version in it
     │   ├── BrokenModelError        TensorFlow cannot load the SavedModel
+    │   ├── ConfigFileError         a configuration file cannot be read or followed
     │   └── ListenError             the port is taken, or the address is not ours
     └── CallError                   a call ended without an answer that can be used
         ├── ServerUnavailableError  nobody answers at the target
@@ -44,6 +45,10 @@ class NoModelError(StartError):
 
 class BrokenModelError(StartError):
     """TensorFlow cannot load the SavedModel."""
+
+
+class ConfigFileError(StartError):
+    """A configuration file of the embedded server cannot be read, or not be followed."""
 
 
 class ListenError(StartError):

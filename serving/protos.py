@@ -45,11 +45,17 @@ with _bare_tensorflow():
     from tensorflow.core.framework import tensor_pb2, types_pb2
     from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
     from tensorflow_serving.apis import (
+        classification_pb2,
         get_model_metadata_pb2,
         get_model_status_pb2,
+        inference_pb2,
+        model_management_pb2,
         model_pb2,
         predict_pb2,
+        prediction_log_pb2,
+        regression_pb2,
     )
+    from tensorflow_serving.config import model_server_config_pb2
 
     # Loaded for the generated stubs (`*_pb2_grpc`), which import them: with these in place the
     # stubs no longer reach for TensorFlow either.
@@ -57,12 +63,18 @@ with _bare_tensorflow():
     importlib.import_module("tensorflow_serving.apis.model_service_pb2")
 
 __all__ = [
+    "classification_pb2",
     "config_pb2",
     "get_model_metadata_pb2",
     "get_model_status_pb2",
+    "inference_pb2",
     "meta_graph_pb2",
+    "model_management_pb2",
     "model_pb2",
+    "model_server_config_pb2",
     "predict_pb2",
+    "prediction_log_pb2",
+    "regression_pb2",
     "tensor_pb2",
     "types_pb2",
 ]

@@ -7,13 +7,14 @@ model_servers/get_model_status_impl.cc, server_core.cc.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from serving import tensors, wire
 from serving.embedded import codes
-from serving.embedded.engine import EngineError, SavedModelSession, TensorParseError
-from serving.protos import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
+from serving.embedded.codes import RequestError
+from serving.embedded.engine import EngineError, TensorParseError
+from serving.embedded.models import ModelStore, ServedModel
+from serving.protos import get_model_metadata_pb2, model_management_pb2, predict_pb2
 from trainer.signature import ARRAY_SIGNATURE
 
 _SIGNATURE_DEF = "signature_def"
@@ -22,40 +23,11 @@ _KEY_FIELD = 1
 _VALUE_FIELD = 2
 
 
-class RequestError(Exception):
-    """A request that is answered with an error.
-
-    Attributes:
-        code: number of the status code.
-        message: TensorFlow Serving's text.
-    """
-
-    def __init__(self, code: int, message: str) -> None:
-        """Keeps both for the transport."""
-        super().__init__(message)
-        self.code = code
-        self.message = message
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServedModel:
-    """One version of one model, ready to run."""
-
-    name: str
-    """As in ``ModelSpec.name``."""
-
-    version: int
-    """Number of its folder."""
-
-    session: SavedModelSession
-    """Runs it."""
-
-
-def predict(model: ServedModel, request: Any, *, timeout_ms: int = 0) -> bytes:
+def predict(models: ModelStore, request: Any, *, timeout_ms: int = 0) -> bytes:
     """Answers a ``PredictRequest``.
 
     Args:
-        model: what is served.
+        models: what is served.
         request: the message.
         timeout_ms: what is left of the caller's deadline; 0 is no limit.
 
@@ -65,9 +37,10 @@ def predict(model: ServedModel, request: Any, *, timeout_ms: int = 0) -> bytes:
     Raises:
         RequestError: with TensorFlow Serving's code and text.
     """
-    outputs = run(model, request, timeout_ms=timeout_ms)
+    with models.use(spec_of(request)) as model:
+        outputs = run(model, request, timeout_ms=timeout_ms)
     response = predict_pb2.PredictResponse()
-    response.model_spec.name = request.model_spec.name
+    response.model_spec.name = model.name
     response.model_spec.version.value = model.version
     response.model_spec.signature_name = request.model_spec.signature_name or ARRAY_SIGNATURE.name
     entries = (
@@ -84,7 +57,7 @@ def run(model: ServedModel, request: Any, *, timeout_ms: int = 0) -> dict[str, t
     """Runs what a ``PredictRequest`` asks for.
 
     Args:
-        model: what is served.
+        model: what runs it.
         request: the message.
         timeout_ms: what is left of the caller's deadline; 0 is no limit.
 
@@ -94,7 +67,6 @@ def run(model: ServedModel, request: Any, *, timeout_ms: int = 0) -> dict[str, t
     Raises:
         RequestError: with TensorFlow Serving's code and text.
     """
-    _check_model_spec(model, request)
     name = request.model_spec.signature_name or ARRAY_SIGNATURE.name
     signature = model.session.signatures.get(name)
     if signature is None:
@@ -117,13 +89,41 @@ def run(model: ServedModel, request: Any, *, timeout_ms: int = 0) -> dict[str, t
     return dict(zip(keys, arrays, strict=True))
 
 
+def reload(models: ModelStore, request: Any) -> Any:
+    """Answers a ``ReloadConfigRequest``: serves what it says, and nothing else.
+
+    Raises:
+        RequestError: with TensorFlow Serving's code and text.
+    """
+    if request.config.WhichOneof("config") != "model_config_list":
+        raise RequestError(
+            codes.INVALID_ARGUMENT,
+            "ServerModelConfig type not supported by HandleReloadConfigRequest. Only "
+            "ModelConfigList is currently supported",
+        )
+    models.reload(request.config.model_config_list.config)
+    response = model_management_pb2.ReloadConfigResponse()
+    response.status.error_code = codes.OK
+    return response
+
+
+def spec_of(request: Any) -> Any:
+    """Gives the ``ModelSpec`` of a request.
+
+    Raises:
+        RequestError: if it has none.
+    """
+    if not request.HasField("model_spec"):
+        raise RequestError(codes.INVALID_ARGUMENT, "Missing ModelSpec")
+    return request.model_spec
+
+
 def input_infos(model: ServedModel, request: Any) -> Mapping[str, Any]:
     """Gives the ``TensorInfo`` of each input of the signature that a request names.
 
     Raises:
         RequestError: with the code and text that TensorFlow Serving's REST API answers.
     """
-    _check_model_spec(model, request)
     name = request.model_spec.signature_name or ARRAY_SIGNATURE.name
     signature = model.session.signatures.get(name)
     if signature is None:
@@ -135,14 +135,13 @@ def input_infos(model: ServedModel, request: Any) -> Mapping[str, Any]:
     return inputs
 
 
-def metadata(model: ServedModel, request: Any) -> Any:
+def metadata(models: ModelStore, request: Any) -> Any:
     """Answers a ``GetModelMetadataRequest`` with the signatures.
 
     Raises:
         RequestError: with TensorFlow Serving's code and text.
     """
-    if not request.HasField("model_spec"):
-        raise RequestError(codes.INVALID_ARGUMENT, "Missing ModelSpec")
+    spec = spec_of(request)
     if not request.metadata_field:
         raise RequestError(
             codes.INVALID_ARGUMENT,
@@ -151,57 +150,24 @@ def metadata(model: ServedModel, request: Any) -> Any:
     for field in request.metadata_field:
         if field != _SIGNATURE_DEF:
             raise RequestError(codes.INVALID_ARGUMENT, f"Metadata field {field} is not supported")
-    _check_model_spec(model, request)
     signatures = get_model_metadata_pb2.SignatureDefMap()
-    for name, signature in model.session.signatures.items():
-        signatures.signature_def[name].CopyFrom(signature)
     response = get_model_metadata_pb2.GetModelMetadataResponse()
-    response.model_spec.name = model.name
-    response.model_spec.version.value = model.version
+    with models.use(spec) as model:
+        for name, signature in model.session.signatures.items():
+            signatures.signature_def[name].CopyFrom(signature)
+        response.model_spec.name = model.name
+        response.model_spec.version.value = model.version
     response.metadata[_SIGNATURE_DEF].Pack(signatures)
     return response
 
 
-def status(model: ServedModel, request: Any) -> Any:
+def status(models: ModelStore, request: Any) -> Any:
     """Answers a ``GetModelStatusRequest``.
 
     Raises:
         RequestError: with TensorFlow Serving's code and text.
     """
-    if not request.HasField("model_spec"):
-        raise RequestError(codes.INVALID_ARGUMENT, "Missing ModelSpec")
-    spec = request.model_spec
-    if spec.HasField("version"):
-        if (spec.name, spec.version.value) != (model.name, model.version):
-            raise RequestError(
-                codes.NOT_FOUND, f"Could not find version {spec.version.value} of model {spec.name}"
-            )
-    elif spec.name != model.name:
-        raise RequestError(codes.NOT_FOUND, f"Could not find any versions of model {spec.name}")
-    response = get_model_status_pb2.GetModelStatusResponse()
-    version = response.model_version_status.add(
-        version=model.version, state=get_model_status_pb2.ModelVersionStatus.AVAILABLE
-    )
-    version.status.error_code = codes.OK
-    return response
-
-
-def _check_model_spec(model: ServedModel, request: Any) -> None:
-    if not request.HasField("model_spec"):
-        raise RequestError(codes.INVALID_ARGUMENT, "Missing ModelSpec")
-    spec = request.model_spec
-    if not spec.name:
-        raise RequestError(codes.INVALID_ARGUMENT, "ModelSpec has no name specified.")
-    choice = spec.WhichOneof("version_choice")
-    if choice == "version_label":
-        raise RequestError(
-            codes.INVALID_ARGUMENT, f"Unrecognized servable version label: {spec.version_label}"
-        )
-    if choice == "version" and (spec.name, spec.version.value) != (model.name, model.version):
-        wanted = f"Specific({spec.name}, {spec.version.value})"
-        raise RequestError(codes.NOT_FOUND, f"Servable not found for request: {wanted}")
-    if spec.name != model.name:
-        raise RequestError(codes.NOT_FOUND, f"Servable not found for request: Latest({spec.name})")
+    return models.status(spec_of(request))
 
 
 def _check_inputs(signature: Any, inputs: Iterable[str]) -> None:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from serving.config import ServeConfig
-from serving.embedded.answers import ServedModel
+from serving.embedded.config_files import model_configs
+from serving.embedded.models import ServedModel
 from serving.embedded.server import host_and_port
 from serving.tensors import type_name
 
@@ -35,21 +36,37 @@ def docker_command(config: ServeConfig, *, port: int) -> str:
     Returns:
         A command over several lines, ready for a shell.
     """
-    mount = f"/models/{config.model_name}"
+    mounts, server_flags = _models(config)
     ports = [port, config.rest_api_port] if config.rest_api_port else [port]
-    server_flags = [f"--port={port}", f"--model_name={config.model_name}"]
-    server_flags.append(f"--model_base_path={mount}")
+    server_flags.insert(0, f"--port={port}")
     if config.rest_api_port:
         server_flags.append(f"--rest_api_port={config.rest_api_port}")
     lines: list[Sequence[str]] = [
         ["docker", "run", "--rm", "--init"],
         [word for option in _HARDENING for word in option],
         *(["-p", f"{host_and_port(config.bind_address, p)}:{p}"] for p in ports),
-        ["-v", f"{config.model_base_path.resolve()}:{mount}:ro"],
+        *(["-v", f"{source}:{target}:ro"] for source, target in mounts),
         ["--entrypoint", "tensorflow_model_server", IMAGE],
         server_flags,
     ]
     return " \\\n    ".join(shlex.join(line) for line in lines)
+
+
+def _models(config: ServeConfig) -> tuple[list[tuple[str, str]], list[str]]:
+    """Gives what is mounted where, and the flags that name the models."""
+    configs = model_configs(config)
+    if config.model_config_file is None:
+        mount = f"/models/{config.model_name}"
+        flags = [f"--model_name={config.model_name}", f"--model_base_path={mount}"]
+        return [(configs[0].base_path, mount)], flags
+    # The file holds the paths, so they are the same inside.
+    mount = f"/config/{config.model_config_file.name}"
+    folders = sorted({model.base_path for model in configs})
+    flags = [f"--model_config_file={mount}"]
+    if config.allow_version_labels_for_unavailable_models:
+        flags.append("--allow_version_labels_for_unavailable_models")
+    mounts = [(str(config.model_config_file.absolute()), mount)]
+    return [*mounts, *((folder, folder) for folder in folders)], flags
 
 
 def describe_signatures(model: ServedModel) -> list[str]:

@@ -16,8 +16,9 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 
 from serving import tensors
-from serving.embedded import answers, codes, rest_json
-from serving.embedded.answers import RequestError, ServedModel
+from serving.embedded import answers, codes, examples, rest_json
+from serving.embedded.codes import RequestError
+from serving.embedded.models import ModelStore
 from serving.protos import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class RestServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, address: tuple[str, int], model: ServedModel) -> None:
+    def __init__(self, address: tuple[str, int], models: ModelStore) -> None:
         """Listens at once; ``serve_forever`` answers.
 
         Raises:
@@ -56,7 +57,7 @@ class RestServer(ThreadingHTTPServer):
         """
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, _Handler)
-        self.model = model
+        self.models = models
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -64,7 +65,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         try:
-            self._send(codes.OK, _describe(self.server.model, self.path))
+            self._send(codes.OK, _describe(self.server.models, self.path))
         except RequestError as error:
             self._send(error.code, {"error": error.message})
 
@@ -73,7 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "0")
         body = self.rfile.read(int(length) if length.isdecimal() else 0)
         try:
-            self._send(codes.OK, _predict(self.server.model, self.path, body))
+            self._send(codes.OK, _predict(self.server.models, self.path, body))
         except RequestError as error:
             self._send(error.code, {"error": error.message})
 
@@ -97,7 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
-def _predict(model: ServedModel, path: str, body: bytes) -> dict[str, Any]:
+def _predict(models: ModelStore, path: str, body: bytes) -> dict[str, Any]:
     """Answers a POST.
 
     Raises:
@@ -108,18 +109,24 @@ def _predict(model: ServedModel, path: str, body: bytes) -> dict[str, Any]:
         raise RequestError(codes.INVALID_ARGUMENT, f"Malformed request: POST {path}")
     request = predict_pb2.PredictRequest()
     _fill_model_spec(request.model_spec, match)
+    if match["method"].lower() == "classify":
+        examples.classify(models, request)
+    if match["method"].lower() == "regress":
+        examples.regress(models, request)
+    with models.use(request.model_spec) as model:
 
-    def inputs_of(signature_name: str) -> Mapping[str, Any]:
-        request.model_spec.signature_name = signature_name
-        return answers.input_infos(model, request)
+        def inputs_of(signature_name: str) -> Mapping[str, Any]:
+            request.model_spec.signature_name = signature_name
+            return answers.input_infos(model, request)
 
-    asked = rest_json.read_request(body, inputs_of)
-    for key, array in asked.inputs.items():
-        request.inputs[key].ParseFromString(tensors.write_typed(array))
-    return rest_json.write_answer(answers.run(model, request), is_rows=asked.is_rows)
+        asked = rest_json.read_request(body, inputs_of)
+        for key, array in asked.inputs.items():
+            request.inputs[key].ParseFromString(tensors.write_typed(array))
+        outputs = answers.run(model, request)
+    return rest_json.write_answer(outputs, is_rows=asked.is_rows)
 
 
-def _describe(model: ServedModel, path: str) -> dict[str, Any]:
+def _describe(models: ModelStore, path: str) -> dict[str, Any]:
     """Answers a GET.
 
     Raises:
@@ -133,16 +140,16 @@ def _describe(model: ServedModel, path: str) -> dict[str, Any]:
     if not match["name"]:
         raise RequestError(codes.INVALID_ARGUMENT, "Missing model name in request.")
     if match["metadata"]:
-        return _metadata(model, match)
+        return _metadata(models, match)
     request = get_model_status_pb2.GetModelStatusRequest()
     _fill_model_spec(request.model_spec, match)
-    return _as_json(answers.status(model, request))
+    return _as_json(answers.status(models, request))
 
 
-def _metadata(model: ServedModel, match: re.Match[str]) -> dict[str, Any]:
+def _metadata(models: ModelStore, match: re.Match[str]) -> dict[str, Any]:
     request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
     _fill_model_spec(request.model_spec, match)
-    response = answers.metadata(model, request)
+    response = answers.metadata(models, request)
     signatures = get_model_metadata_pb2.SignatureDefMap()
     response.metadata["signature_def"].Unpack(signatures)
     return {

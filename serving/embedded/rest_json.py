@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from serving.embedded import codes
-from serving.embedded.answers import RequestError
+from serving.embedded.codes import RequestError
 from serving.protos import types_pb2
 from serving.tensors import Array, numpy_dtype, type_name
 

@@ -1,4 +1,4 @@
-"""The embedded server: one model behind TensorFlow Serving's protocol.
+"""The embedded server: models behind TensorFlow Serving's protocol.
 
 A stand-in for development, tests and the demo. Production runs the ``tensorflow/serving``
 container, which answers the same calls (``production.py`` gives its command line).
@@ -10,52 +10,53 @@ import os
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import grpc
 
 from serving.config import ServeConfig
-from serving.embedded import servicers
-from serving.embedded.answers import ServedModel
-from serving.embedded.engine import EngineError, SavedModelSession
+from serving.embedded import codes, servicers
+from serving.embedded.codes import RequestError
+from serving.embedded.config_files import model_configs
+from serving.embedded.models import ModelStore
 from serving.embedded.rest import RestServer
-from serving.errors import BrokenModelError, ListenError, NoModelError
+from serving.embedded.warm_up import warm_up
+from serving.errors import ConfigFileError, ListenError
 
 logger = logging.getLogger(__name__)
 
 DRAIN_S = 10.0
 """How long calls that are under way may take to end when the server stops."""
 
-_SAVED_MODEL = "saved_model.pb"
 _NO_LIMIT = -1
 
 
 class EmbeddedServer:
-    """Serves the highest version of a model until ``stop``.
+    """Serves models until ``stop``, and the newest versions of them.
 
     Attributes:
-        model: what is served.
+        models: what is served.
         port: port of gRPC, also where the configuration asks for a free one.
         rest_api_port: port of REST; 0 if it is off.
     """
 
     def __init__(self, config: ServeConfig) -> None:
-        """Loads the model and listens; ``start`` answers.
+        """Loads the models and listens; ``start`` answers.
 
         Raises:
             NoModelError: if there is no version to load.
             BrokenModelError: if TensorFlow cannot load the SavedModel.
+            ConfigFileError: if a configuration cannot be read or followed.
             ListenError: if a port is taken, or the address is not one of this computer.
         """
-        # Before the model is loaded: a port that is taken is told at once.
+        # Before a model is loaded: a port that is taken is told at once.
         _check_free(config.bind_address, config.port)
         _check_free(config.bind_address, config.rest_api_port)
-        self.model = load_latest(config.model_base_path, config.model_name)
+        self.models = _load(config)
         self._address = config.bind_address
-        self._grpc_server, self.port = _listen_grpc(config, self.model)
-        self._rest_server = _listen_rest(config, self.model)
+        self._grpc_server, self.port = _listen_grpc(config, self.models)
+        self._rest_server = _listen_rest(config, self.models)
         self.rest_api_port = self._rest_server.server_port if self._rest_server else 0
 
     @property
@@ -65,11 +66,11 @@ class EmbeddedServer:
 
     @property
     def rest_url(self) -> str:
-        """Address of the model over REST; empty if it is off."""
+        """Address of the first model over REST; empty if it is off."""
         if not self.rest_api_port:
             return ""
         host = host_and_port(_reachable(self._address), self.rest_api_port)
-        return f"http://{host}/v1/models/{self.model.name}"
+        return f"http://{host}/v1/models/{self.models.served()[0].name}"
 
     def start(self) -> None:
         """Begins to answer."""
@@ -78,7 +79,7 @@ class EmbeddedServer:
             threading.Thread(target=self._rest_server.serve_forever, daemon=True).start()
 
     def stop(self, drain_s: float = DRAIN_S) -> None:
-        """Takes no more calls, and gives the model's memory back.
+        """Takes no more calls, and gives the memory of the models back.
 
         Args:
             drain_s: seconds for the calls under way to end; what runs longer is cut off.
@@ -88,7 +89,7 @@ class EmbeddedServer:
             self._rest_server.shutdown()
             self._rest_server.server_close()
         stopped.wait()
-        self.model.session.close()
+        self.models.close(drain_s=0.0)
 
     def __enter__(self) -> Self:
         """Starts."""
@@ -105,59 +106,35 @@ class EmbeddedServer:
         self.stop()
 
 
-def load_latest(model_base_path: Path, model_name: str) -> ServedModel:
-    """Loads the highest version below a folder.
-
-    Raises:
-        NoModelError: if there is none.
-        BrokenModelError: if TensorFlow cannot load it.
-    """
-    version_dir = _latest_version_dir(model_base_path)
-    if not (version_dir / _SAVED_MODEL).is_file():
-        raise BrokenModelError(
-            f"{version_dir} holds no {_SAVED_MODEL}; export the model again, or remove this folder "
-            "so that the version before it is served"
-        )
-    try:
-        session = SavedModelSession(version_dir)
-    except EngineError as error:
-        reason = " ".join(error.message.split())
-        raise BrokenModelError(
-            f"{version_dir} cannot be loaded: {reason}; export the model again, or remove this "
-            "folder so that the version before it is served"
-        ) from error
-    return ServedModel(name=model_name, version=int(version_dir.name), session=session)
-
-
 def host_and_port(host: str, port: int) -> str:
     """Joins both; an IPv6 address gets its brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _latest_version_dir(base: Path) -> Path:
-    if not base.is_dir():
-        raise NoModelError(
-            f"{base} is no folder; expected one with a numbered folder for each version, as "
-            "`make train-multigpu` and `python -m trainer export` write it"
+def _load(config: ServeConfig) -> ModelStore:
+    configs = model_configs(config)
+    try:
+        return ModelStore(
+            configs,
+            poll_wait_s=config.file_system_poll_wait_seconds,
+            labels_may_wait=config.allow_version_labels_for_unavailable_models,
+            warm_up=warm_up,
         )
-    versions = [path for path in base.iterdir() if path.is_dir() and path.name.isdecimal()]
-    if versions:
-        return max(versions, key=lambda path: int(path.name))
-    if (base / _SAVED_MODEL).is_file():
-        parent = base.resolve().parent
-        hint = f"it is a SavedModel itself; give the folder above it, {parent}"
-        if not base.resolve().name.isdecimal():
-            hint = f"it is a SavedModel itself; move it to {base}/1"
-    else:
-        below = sorted(path.parent.parent.name for path in base.glob(f"*/*/{_SAVED_MODEL}"))
-        hint = f"did you mean {base / below[0]}?" if below else "export a model first"
-    raise NoModelError(f"{base} holds no numbered version such as {base / '1'}; {hint}")
+    except RequestError as error:
+        hint = ""
+        if error.code == codes.FAILED_PRECONDITION:
+            # So it is in TensorFlow Serving too.
+            hint = "; --allow_version_labels_for_unavailable_models lets labels wait"
+        raise ConfigFileError(f"{config.model_config_file}: {error.message}{hint}") from error
 
 
-def _listen_grpc(config: ServeConfig, model: ServedModel) -> tuple[grpc.Server, int]:
+def _listen_grpc(config: ServeConfig, models: ModelStore) -> tuple[grpc.Server, int]:
     server = grpc.server(
         ThreadPoolExecutor(max_workers=max(4, 2 * (os.cpu_count() or 1))),
-        handlers=(servicers.prediction_service(model), servicers.model_service(model)),
+        handlers=(
+            servicers.prediction_service(models),
+            servicers.model_service(models, may_reload=config.allow_reload_config),
+        ),
         options=[
             # As TensorFlow Serving. And two servers must not share one port without a word.
             ("grpc.max_receive_message_length", _NO_LIMIT),
@@ -172,11 +149,11 @@ def _listen_grpc(config: ServeConfig, model: ServedModel) -> tuple[grpc.Server, 
         raise ListenError(f"cannot listen at {address}: {error}") from error
 
 
-def _listen_rest(config: ServeConfig, model: ServedModel) -> RestServer | None:
+def _listen_rest(config: ServeConfig, models: ModelStore) -> RestServer | None:
     if not config.rest_api_port:
         return None
     try:
-        return RestServer((config.bind_address, config.rest_api_port), model)
+        return RestServer((config.bind_address, config.rest_api_port), models)
     except OSError as error:
         raise _listen_error(config.bind_address, config.rest_api_port, error) from error
 

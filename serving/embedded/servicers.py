@@ -7,46 +7,81 @@ from typing import Any
 
 import grpc
 
-from serving.embedded import answers, codes
-from serving.embedded.answers import RequestError, ServedModel
-from serving.protos import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
+from serving.embedded import answers, codes, examples
+from serving.embedded.codes import RequestError
+from serving.embedded.models import ModelStore
+from serving.protos import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    inference_pb2,
+    model_management_pb2,
+    predict_pb2,
+    regression_pb2,
+)
 
 logger = logging.getLogger(__name__)
 
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
-def prediction_service(model: ServedModel) -> grpc.GenericRpcHandler:
-    """Gives ``tensorflow.serving.PredictionService`` with Predict and GetModelMetadata."""
+def prediction_service(models: ModelStore) -> grpc.GenericRpcHandler:
+    """Gives ``tensorflow.serving.PredictionService``."""
 
     def predict(request: Any, context: grpc.ServicerContext) -> bytes:
         timeout_ms = _timeout_ms(context.time_remaining())
-        return answers.predict(model, request, timeout_ms=timeout_ms)
+        return answers.predict(models, request, timeout_ms=timeout_ms)
 
     def metadata(request: Any, context: grpc.ServicerContext) -> bytes:
-        return bytes(answers.metadata(model, request).SerializeToString())
+        return bytes(answers.metadata(models, request).SerializeToString())
+
+    def classify(request: Any, context: grpc.ServicerContext) -> bytes:
+        examples.classify(models, request)
+
+    def regress(request: Any, context: grpc.ServicerContext) -> bytes:
+        examples.regress(models, request)
+
+    def multi_inference(request: Any, context: grpc.ServicerContext) -> bytes:
+        examples.multi_inference(models, request)
 
     return grpc.method_handlers_generic_handler(
         "tensorflow.serving.PredictionService",
         {
             "Predict": _handler(predict, predict_pb2.PredictRequest),
             "GetModelMetadata": _handler(metadata, get_model_metadata_pb2.GetModelMetadataRequest),
+            "Classify": _handler(classify, classification_pb2.ClassificationRequest),
+            "Regress": _handler(regress, regression_pb2.RegressionRequest),
+            "MultiInference": _handler(multi_inference, inference_pb2.MultiInferenceRequest),
         },
     )
 
 
-def model_service(model: ServedModel) -> grpc.GenericRpcHandler:
-    """Gives ``tensorflow.serving.ModelService`` with GetModelStatus.
+def model_service(models: ModelStore, *, may_reload: bool) -> grpc.GenericRpcHandler:
+    """Gives ``tensorflow.serving.ModelService``.
 
-    ``HandleReloadConfigRequest`` is left out: whoever reaches the port could load any path.
+    Args:
+        models: what is served.
+        may_reload: whether a client may have other models served: whoever reaches the port could
+            load any path then.
     """
 
     def status(request: Any, context: grpc.ServicerContext) -> bytes:
-        return bytes(answers.status(model, request).SerializeToString())
+        return bytes(answers.status(models, request).SerializeToString())
+
+    def reload(request: Any, context: grpc.ServicerContext) -> bytes:
+        if not may_reload:
+            raise RequestError(
+                codes.UNIMPLEMENTED,
+                "HandleReloadConfigRequest is off; --allow_reload_config switches it on",
+            )
+        return bytes(answers.reload(models, request).SerializeToString())
 
     return grpc.method_handlers_generic_handler(
         "tensorflow.serving.ModelService",
-        {"GetModelStatus": _handler(status, get_model_status_pb2.GetModelStatusRequest)},
+        {
+            "GetModelStatus": _handler(status, get_model_status_pb2.GetModelStatusRequest),
+            "HandleReloadConfigRequest": _handler(reload, model_management_pb2.ReloadConfigRequest),
+        },
     )
 
 

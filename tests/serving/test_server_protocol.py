@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from serving.embedded.server import EmbeddedServer
-from serving.protos import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
+from serving.protos import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    inference_pb2,
+    predict_pb2,
+    regression_pb2,
+)
 
 MakeRequest = Callable[..., Any]
 IMAGE = np.array([[[[10], [200]], [[99], [101]]]], np.uint8)
@@ -282,6 +289,55 @@ def test_status_of_what_is_not_served_is_not_found(model_stub: Any) -> None:
         code="NOT_FOUND",
         message="Could not find version 2 of model lung_unet",
     )
+
+
+@pytest.mark.parametrize(
+    ("method", "kind", "message"),
+    [
+        ("Classify", "classification", "No classification inputs found in SignatureDef: "),
+        ("Regress", "regression", "Expected one output Tensor."),
+    ],
+)
+def test_requests_with_examples_are_refused_as_for_any_model_without_such_signatures(
+    prediction_stub: Any, method: str, kind: str, message: str
+) -> None:
+    requests = {
+        "Classify": classification_pb2.ClassificationRequest(),
+        "Regress": regression_pb2.RegressionRequest(),
+    }
+    call, request = getattr(prediction_stub, method), requests[method]
+    assert_fails(call, request, code="INVALID_ARGUMENT", message="Missing ModelSpec")
+    request.model_spec.name = "lung_unet"
+    with pytest.raises(grpc.RpcError) as caught:
+        call(request, timeout=10)
+    assert caught.value.code().name == "INVALID_ARGUMENT"
+    assert caught.value.details().startswith(message)
+    request.model_spec.signature_name = "encoded"
+    with pytest.raises(grpc.RpcError) as caught:
+        call(request, timeout=10)
+    assert caught.value.details().startswith(f"No {kind} inputs found in SignatureDef: inputs {{")
+    request.model_spec.signature_name = "other"
+    message = "No signature was found with the name: other"
+    assert_fails(call, request, code="INVALID_ARGUMENT", message=message)
+    request.model_spec.name = "other"
+    message = "Servable not found for request: Latest(other)"
+    assert_fails(call, request, code="NOT_FOUND", message=message)
+
+
+def test_several_inferences_are_refused_likewise(prediction_stub: Any) -> None:
+    call, request = prediction_stub.MultiInference, inference_pb2.MultiInferenceRequest()
+    message = "ModelSpec has no name specified."
+    assert_fails(call, request, code="INVALID_ARGUMENT", message=message)
+    task = request.tasks.add(method_name="tensorflow/serving/regress")
+    task.model_spec.name = "lung_unet"
+    message = "Expected one output Tensor."
+    assert_fails(call, request, code="INVALID_ARGUMENT", message=message)
+    task.method_name = "tensorflow/serving/other"
+    message = "Unsupported signature method_name: tensorflow/serving/other"
+    assert_fails(call, request, code="UNIMPLEMENTED", message=message)
+    task.model_spec.signature_name = "other"
+    message = "Requested signature not found in model graph: other"
+    assert_fails(call, request, code="INVALID_ARGUMENT", message=message)
 
 
 def test_configuration_cannot_be_reloaded_over_the_wire(model_stub: Any) -> None:

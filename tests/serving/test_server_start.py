@@ -14,62 +14,70 @@ import pytest
 from serving.client import SegmentationClient
 from serving.config import ServeConfig
 from serving.embedded import production
-from serving.embedded.server import EmbeddedServer, host_and_port, load_latest
+from serving.embedded.config_files import model_configs
+from serving.embedded.models import ModelStore
+from serving.embedded.server import EmbeddedServer, host_and_port
 from serving.errors import BrokenModelError, ListenError, NoModelError, ServerUnavailableError
+
+
+def load(model_base_path: Path) -> ModelStore:
+    return ModelStore(model_configs(ServeConfig(model_base_path=model_base_path)), poll_wait_s=0)
 
 
 def test_highest_version_is_loaded_by_number(model_base_path: Path, tmp_path: Path) -> None:
     shutil.copytree(model_base_path / "3", tmp_path / "10")
     (tmp_path / "9").mkdir()
-    model = load_latest(tmp_path, "m")
-    assert (model.name, model.version) == ("m", 10)
-    model.session.close()
+    store = load(tmp_path)
+    assert [(model.name, model.version) for model in store.served()] == [("lung_unet", 10)]
+    store.close()
 
 
 def test_missing_folder_is_told(tmp_path: Path) -> None:
     with pytest.raises(NoModelError, match=r"nowhere is no folder; expected one with a numbered"):
-        load_latest(tmp_path / "nowhere", "m")
+        load(tmp_path / "nowhere")
 
 
 def test_folder_without_a_version_is_told(tmp_path: Path) -> None:
     with pytest.raises(NoModelError, match=r"holds no numbered version.*export a model first"):
-        load_latest(tmp_path, "m")
+        load(tmp_path)
 
 
 def test_version_folder_given_instead_of_its_parent_is_told(model_base_path: Path) -> None:
     with pytest.raises(NoModelError, match="give the folder above it, " + str(model_base_path)):
-        load_latest(model_base_path / "3", "m")
+        load(model_base_path / "3")
 
 
 def test_saved_model_without_a_number_is_told(model_base_path: Path, tmp_path: Path) -> None:
     shutil.copytree(model_base_path / "3", tmp_path / "model")
     with pytest.raises(NoModelError, match=re.escape(f"move it to {tmp_path}/model/1")):
-        load_latest(tmp_path / "model", "m")
+        load(tmp_path / "model")
 
 
 def test_folder_above_the_model_is_told(model_base_path: Path) -> None:
     with pytest.raises(NoModelError, match=re.escape(f"did you mean {model_base_path}?")):
-        load_latest(model_base_path.parent, "m")
+        load(model_base_path.parent)
 
 
 def test_version_without_a_graph_is_told(tmp_path: Path) -> None:
     (tmp_path / "1").mkdir()
-    with pytest.raises(BrokenModelError, match="1 holds no saved_model.pb; export the model again"):
-        load_latest(tmp_path, "m")
+    with pytest.raises(
+        BrokenModelError, match="1 cannot be loaded: Could not find SavedModel .pb or"
+    ):
+        load(tmp_path)
 
 
 def test_damaged_graph_is_told(tmp_path: Path) -> None:
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "saved_model.pb").write_bytes(b"<html>")
     with pytest.raises(BrokenModelError, match=r"1 cannot be loaded: .*; export the model again"):
-        load_latest(tmp_path, "m")
+        load(tmp_path)
 
 
 def test_damaged_variables_are_told(model_base_path: Path, tmp_path: Path) -> None:
     shutil.copytree(model_base_path / "3", tmp_path / "1")
     (tmp_path / "1" / "variables" / "variables.index").write_bytes(b"\0" * 64)
     with pytest.raises(BrokenModelError, match="1 cannot be loaded: "):
-        load_latest(tmp_path, "m")
+        load(tmp_path)
 
 
 @pytest.mark.parametrize("flag", ["port", "rest_api_port"])
@@ -114,7 +122,9 @@ def test_rest_answers_at_an_ipv6_address(model_base_path: Path) -> None:
         model_base_path=model_base_path, port=0, rest_api_port=port, bind_address="::1"
     )
     with EmbeddedServer(config) as running:
-        assert running.rest_url == f"http://[::1]:{port}/v1/models/{running.model.name}"
+        assert (
+            running.rest_url == f"http://[::1]:{port}/v1/models/{running.models.served()[0].name}"
+        )
         with urllib.request.urlopen(running.rest_url) as response:
             assert response.status == 200
 
@@ -153,7 +163,7 @@ def test_production_image_is_of_the_installed_tensorflow() -> None:
 
 
 def test_signatures_are_described_without_tensorflows_own(server: EmbeddedServer) -> None:
-    lines = production.describe_signatures(server.model)
+    lines = production.describe_signatures(server.models.served()[0])
     assert [line.split()[0] for line in lines] == ["encoded", "serving_default"]
     assert "image uint8[?,?,?,1] -> predicted_mask uint8[?,?,?,1], probability" in lines[1]
 
@@ -163,14 +173,14 @@ def test_call_under_way_is_answered_when_the_server_stops(
 ) -> None:
     running = EmbeddedServer(ServeConfig(model_base_path=model_base_path, port=0))
     running.start()
-    began, run = threading.Event(), running.model.session.run
+    began, run = threading.Event(), running.models.served()[0].session.run
 
     def slow_run(*arguments: Any, **options: Any) -> Any:
         began.set()
         time.sleep(0.3)
         return run(*arguments, **options)
 
-    monkeypatch.setattr(running.model.session, "run", slow_run)
+    monkeypatch.setattr(running.models.served()[0].session, "run", slow_run)
     with SegmentationClient(running.target) as client, ThreadPoolExecutor(1) as pool:
         mask = pool.submit(client.predict, np.zeros((2, 2), np.uint8))
         began.wait(10)

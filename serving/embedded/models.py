@@ -1,0 +1,452 @@
+"""Versions of models: found in folders, loaded, replaced while requests run, and unloaded.
+
+As TensorFlow Serving does it: a new version is loaded, and has played its warm-up requests, before
+the old one takes no more requests; the old one is unloaded when those under way have ended.
+
+Source: tensorflow_serving/core/availability_preserving_policy.cc, aspired_versions_manager.cc and
+sources/storage_path/file_system_storage_path_source.cc; model_servers/server_core.cc.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from serving.embedded import codes
+from serving.embedded.codes import RequestError
+from serving.embedded.engine import EngineError, SavedModelSession
+from serving.errors import BrokenModelError, NoModelError
+from serving.protos import get_model_status_pb2
+
+logger = logging.getLogger(__name__)
+
+SAVED_MODEL = "saved_model.pb"
+NUM_RETRIES = 5
+RETRY_INTERVAL_S = 60.0
+
+_State = get_model_status_pb2.ModelVersionStatus
+LOADING, AVAILABLE, UNLOADING, END = (
+    _State.LOADING,
+    _State.AVAILABLE,
+    _State.UNLOADING,
+    _State.END,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedModel:
+    """One version of one model, ready to run."""
+
+    name: str
+    """As in ``ModelSpec.name``."""
+
+    version: int
+    """Number of its folder."""
+
+    folder: Path
+    """Where it lies."""
+
+    session: SavedModelSession
+    """Runs it."""
+
+
+WarmUp = Callable[[ServedModel], None]
+"""Plays the warm-up requests of a version; raises ``EngineError`` if one of them fails."""
+
+
+@dataclass(kw_only=True, eq=False)
+class _Version:
+    """One version, from when it was first seen until the server stops."""
+
+    number: int
+    state: int = LOADING
+    error: EngineError | None = None
+    served: ServedModel | None = None
+    """What runs it, while it is available or unloading."""
+
+    num_users: int = 0
+    num_failures: int = 0
+    retry_at_s: float = 0.0
+
+
+@dataclass(kw_only=True, eq=False)
+class _Model:
+    """One model of the configuration, and what is known of its versions."""
+
+    config: Any
+    versions: dict[int, _Version] = field(default_factory=dict)
+
+    def available(self) -> list[_Version]:
+        return [each for each in self.versions.values() if each.state == AVAILABLE]
+
+
+class ModelStore:
+    """Keeps the versions that a configuration asks for loaded. May be shared between threads."""
+
+    def __init__(
+        self,
+        configs: Sequence[Any],
+        *,
+        poll_wait_s: float = 1.0,
+        labels_may_wait: bool = False,
+        warm_up: WarmUp = lambda model: None,
+    ) -> None:
+        """Loads each model once.
+
+        Args:
+            configs: ``ModelConfig`` messages.
+            poll_wait_s: seconds between two looks at the folders; 0 or less: none after the first.
+            labels_may_wait: whether a label may name a version that is not available yet.
+            warm_up: what a version does before it is available.
+
+        Raises:
+            NoModelError: if a model has no version to load.
+            BrokenModelError: if TensorFlow cannot load one.
+            RequestError: if the configuration cannot be followed.
+        """
+        self._changed = threading.Condition()
+        self._models: dict[str, _Model] = {}
+        self._poll_wait_s, self._labels_may_wait = poll_wait_s, labels_may_wait
+        self._warm_up = warm_up
+        self._is_stopped = threading.Event()
+        self._poller = threading.Thread(target=self._poll, name="model folders", daemon=True)
+        self._following = threading.Lock()
+        self._configure(configs)
+        try:
+            for model in self._models.values():
+                self._load_first(model)
+        except BaseException:
+            self.close()
+            raise
+        if poll_wait_s > 0:
+            self._poller.start()
+
+    @contextmanager
+    def use(self, model_spec: Any) -> Iterator[ServedModel]:
+        """Gives the version that a ``ModelSpec`` means; it stays loaded until the block ends.
+
+        Raises:
+            RequestError: with TensorFlow Serving's code and text.
+        """
+        if not model_spec.name:
+            raise RequestError(codes.INVALID_ARGUMENT, "ModelSpec has no name specified.")
+        with self._changed:
+            version, served = self._find(model_spec)
+            version.num_users += 1
+        try:
+            yield served
+        finally:
+            with self._changed:
+                version.num_users -= 1
+                self._changed.notify_all()
+
+    def status(self, model_spec: Any) -> Any:
+        """Gives the ``GetModelStatusResponse``: every version that was ever seen, highest first.
+
+        Raises:
+            RequestError: with TensorFlow Serving's code and text.
+        """
+        name = model_spec.name
+        with self._changed:
+            model = self._models.get(name)
+            versions = dict(model.versions) if model else {}
+            wanted = self._version_number(model_spec)
+            if wanted is not None:
+                if wanted not in versions:
+                    raise RequestError(
+                        codes.NOT_FOUND, f"Could not find version {wanted} of model {name}"
+                    )
+                versions = {wanted: versions[wanted]}
+            if not versions:
+                raise RequestError(codes.NOT_FOUND, f"Could not find any versions of model {name}")
+            response = get_model_status_pb2.GetModelStatusResponse()
+            for number in sorted(versions, reverse=True):
+                version = versions[number]
+                entry = response.model_version_status.add(version=number, state=version.state)
+                entry.status.error_code = codes.OK
+                if version.state == END and version.error:
+                    entry.status.error_code = version.error.code
+                    entry.status.error_message = version.error.message
+        return response
+
+    def served(self) -> list[ServedModel]:
+        """Lists the highest version of each model, as they are now."""
+        with self._changed:
+            highest = [
+                max(model.available(), key=lambda version: version.number, default=None)
+                for model in self._models.values()
+            ]
+        return [version.served for version in highest if version and version.served]
+
+    def reload(self, configs: Sequence[Any]) -> None:
+        """Follows another configuration; models that it does not name are unloaded.
+
+        Returns when each new model has a version.
+
+        Raises:
+            RequestError: if it cannot be followed; the one before stays in effect then.
+        """
+        with self._following:
+            self._configure(configs)
+            with self._changed:
+                models = list(self._models.values())
+            for model in models:
+                self._follow(model)
+            missing = [model.config.name for model in models if not model.available()]
+            if missing:
+                raise RequestError(
+                    codes.UNKNOWN, f"models without an available version: {', '.join(missing)}"
+                )
+
+    def close(self, drain_s: float = 10.0) -> None:
+        """Unloads everything; ``use`` fails from then on.
+
+        Args:
+            drain_s: seconds that requests under way have to end; what runs longer is cancelled.
+        """
+        self._is_stopped.set()
+        if self._poller.is_alive():
+            self._poller.join()
+        with self._changed:
+            models, self._models = list(self._models.values()), {}
+        deadline_s = time.monotonic() + drain_s
+        for model in models:
+            for version in list(model.versions.values()):
+                if version.served:
+                    self._unload(version, drain_s=max(0.0, deadline_s - time.monotonic()))
+
+    # --- Which version a request means; the caller holds the lock. --------------------------------
+
+    def _find(self, model_spec: Any) -> tuple[_Version, ServedModel]:
+        name = model_spec.name
+        model = self._models.get(name)
+        number = self._version_number(model_spec)
+        wanted = f"Latest({name})" if number is None else f"Specific({name}, {number})"
+        for version in sorted(
+            model.available() if model else (), key=lambda each: each.number, reverse=True
+        ):
+            if version.served and number in (None, version.number):
+                return version, version.served
+        raise RequestError(codes.NOT_FOUND, f"Servable not found for request: {wanted}")
+
+    def _version_number(self, model_spec: Any) -> int | None:
+        choice = model_spec.WhichOneof("version_choice")
+        if choice == "version_label":
+            model, label = self._models.get(model_spec.name), model_spec.version_label
+            if model is None or label not in model.config.version_labels:
+                raise RequestError(
+                    codes.INVALID_ARGUMENT, f"Unrecognized servable version label: {label}"
+                )
+            return int(model.config.version_labels[label])
+        return int(model_spec.version.value) if choice == "version" else None
+
+    # --- Following folders and configuration. -----------------------------------------------------
+
+    def _configure(self, configs: Sequence[Any]) -> None:
+        """Takes a configuration over, all of it or nothing."""
+        with self._changed:
+            self._check(configs)
+            old = self._models
+            self._models = {
+                config.name: _Model(
+                    config=config,
+                    versions=old[config.name].versions if config.name in old else {},
+                )
+                for config in configs
+            }
+            gone = [old[name] for name in old.keys() - self._models.keys()]
+        for model in gone:
+            for version in model.available():
+                self._unload_later(version)
+
+    def _check(self, configs: Sequence[Any]) -> None:
+        names = [config.name for config in configs]
+        for config in configs:
+            if not config.name or names.count(config.name) > 1:
+                raise RequestError(
+                    codes.INVALID_ARGUMENT,
+                    f"model names are {', '.join(map(repr, names))}; expected each once, and none "
+                    "empty",
+                )
+            if not config.model_platform and not config.model_type:
+                raise RequestError(
+                    codes.INVALID_ARGUMENT,
+                    "Illegal setting neither model_type(deprecated) nor model_platform.",
+                )
+            if not Path(config.base_path).is_absolute():
+                raise RequestError(
+                    codes.INVALID_ARGUMENT,
+                    f"Expected model {config.name} to have an absolute path or URI; got "
+                    f"base_path()={config.base_path}",
+                )
+            known = self._models.get(config.name)
+            numbers = {version.number for version in known.available()} if known else set()
+            for label, number in config.version_labels.items():
+                is_new = known is None or label not in known.config.version_labels
+                if number not in numbers and not (self._labels_may_wait and is_new):
+                    raise RequestError(
+                        codes.FAILED_PRECONDITION,
+                        f"Request to assign label to version {number} of model {config.name}, "
+                        "which is not currently available for inference",
+                    )
+
+    def _poll(self) -> None:
+        while not self._is_stopped.wait(self._poll_wait_s):
+            with self._following:
+                with self._changed:
+                    models = list(self._models.values())
+                for model in models:
+                    try:
+                        self._follow(model)
+                    except OSError as error:
+                        logger.warning("%s cannot be read: %s", model.config.base_path, error)
+
+    def _follow(self, model: _Model) -> None:
+        """Loads the versions that are wanted, and then unloads those that are not."""
+        wanted = wanted_versions(model.config)
+        for number in sorted(wanted):
+            with self._changed:
+                version = model.versions.get(number)
+                if version is None or (version.state == END and not version.error):
+                    version = model.versions[number] = _Version(number=number)
+                is_due = version.state == LOADING and time.monotonic() >= version.retry_at_s
+            if is_due and not self._is_stopped.is_set():
+                self._load(model, version)
+        with self._changed:
+            available = model.available()
+            unwanted = [version for version in available if version.number not in wanted]
+            # Never without any version, as long as one is wanted.
+            is_safe = not wanted or len(unwanted) < len(available)
+            for number in model.versions.keys() - wanted:
+                if model.versions[number].state in (LOADING, END):
+                    # When it is wanted again, it is tried again.
+                    model.versions[number].state, model.versions[number].error = END, None
+        for version in unwanted if is_safe else ():
+            logger.info("unloading %s version %d", model.config.name, version.number)
+            self._unload_later(version)
+
+    def _load(self, model: _Model, version: _Version) -> None:
+        folder = _folder_of(model.config, version.number)
+        try:
+            served = self._load_and_warm_up(model.config.name, version.number, folder)
+        except EngineError as error:
+            with self._changed:
+                version.num_failures += 1
+                version.error = error
+                version.retry_at_s = time.monotonic() + RETRY_INTERVAL_S
+                is_last = version.num_failures > NUM_RETRIES
+                version.state = END if is_last else LOADING
+            again = "it is given up" if is_last else f"it is tried again in {RETRY_INTERVAL_S:g} s"
+            logger.warning("%s cannot be loaded: %s; %s", folder, _line(error), again)
+            return
+        with self._changed:
+            version.served, version.state, version.error = served, AVAILABLE, None
+        logger.info("serving %s version %d", model.config.name, version.number)
+
+    def _load_first(self, model: _Model) -> None:
+        """Loads a model at the start, where what fails is told instead of tried again."""
+        for number in sorted(wanted_versions(model.config)):
+            version = model.versions[number] = _Version(number=number)
+            folder = _folder_of(model.config, number)
+            try:
+                served = self._load_and_warm_up(model.config.name, number, folder)
+            except EngineError as error:
+                raise BrokenModelError(
+                    f"{folder} cannot be loaded: {_line(error)}; export the model again, or remove "
+                    "this folder so that the version before it is served"
+                ) from error
+            version.served, version.state = served, AVAILABLE
+        if not model.versions:
+            raise NoModelError(_why_none(Path(model.config.base_path), model.config))
+
+    def _load_and_warm_up(self, name: str, number: int, folder: Path) -> ServedModel:
+        if not (folder / SAVED_MODEL).is_file():
+            raise EngineError(
+                codes.NOT_FOUND,
+                f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: "
+                f"{folder}",
+            )
+        session = SavedModelSession(folder)
+        served = ServedModel(name=name, version=number, folder=folder, session=session)
+        try:
+            self._warm_up(served)
+        except BaseException:
+            session.close()
+            raise
+        return served
+
+    def _unload_later(self, version: _Version) -> None:
+        with self._changed:
+            version.state = UNLOADING
+        threading.Thread(target=self._unload, args=(version,), daemon=True).start()
+
+    def _unload(self, version: _Version, *, drain_s: float | None = None) -> None:
+        """Waits for requests under way, for ever or for a while, and closes the session."""
+        with self._changed:
+            version.state = UNLOADING
+            self._changed.wait_for(lambda: version.num_users == 0, timeout=drain_s)
+            served, version.served = version.served, None
+        if served:
+            served.session.close()
+        with self._changed:
+            version.state = END
+
+
+def wanted_versions(config: Any) -> set[int]:
+    """Gives the versions below the base path of a ``ModelConfig`` that its policy asks for.
+
+    Raises:
+        OSError: if the folder cannot be read.
+    """
+    base = Path(config.base_path)
+    if not base.is_dir():
+        return set()
+    found = sorted({int(path.name) for path in base.iterdir() if _is_version(path)})
+    policy = config.model_version_policy
+    choice = policy.WhichOneof("policy_choice")
+    if choice == "all":
+        return set(found)
+    if choice == "specific":
+        return set(found) & set(policy.specific.versions)
+    count = policy.latest.num_versions if choice == "latest" else 1
+    return set(found[-(count or 1) :])
+
+
+def _is_version(path: Path) -> bool:
+    return path.name.isascii() and path.name.isdecimal() and path.is_dir()
+
+
+def _folder_of(config: Any, number: int) -> Path:
+    """Gives the folder of a version, which may be gone by now; 007 is version 7."""
+    base = Path(config.base_path)
+    named = (path for path in base.glob("*") if _is_version(path) and int(path.name) == number)
+    return next(named, base / str(number))
+
+
+def _why_none(base: Path, config: Any) -> str:
+    """Tells why a model has no version to serve, and what may have been meant."""
+    if not base.is_dir():
+        return (
+            f"{base} is no folder; expected one with a numbered folder for each version, as "
+            "`make train-multigpu` and `python -m trainer export` write it"
+        )
+    found = sorted(path.name for path in base.iterdir() if _is_version(path))
+    if found:
+        asked = " ".join(str(config.model_version_policy).split())
+        return f"{base} holds the versions {', '.join(found)}; the policy asks for none: {asked}"
+    if (base / SAVED_MODEL).is_file():
+        hint = f"it is a SavedModel itself; give the folder above it, {base.parent}"
+        if not base.name.isdecimal():
+            hint = f"it is a SavedModel itself; move it to {base}/1"
+    else:
+        below = sorted(path.parent.parent.name for path in base.glob(f"*/*/{SAVED_MODEL}"))
+        hint = f"did you mean {base / below[0]}?" if below else "export a model first"
+    return f"{base} holds no numbered version such as {base / '1'}; {hint}"
+
+
+def _line(error: EngineError) -> str:
+    return " ".join(error.message.split())
