@@ -42,6 +42,8 @@ TRAINER = [
 ]
 SERVING = [
     "grpcio>=1.80,<2",
+    # The health service that Kubernetes asks, in the embedded server.
+    "grpcio-health-checking>=1.80,<2",
     "jinja2>=3.1,<4",
     "pillow>=12,<13",
     # Masks are cleaned by the client.
@@ -52,6 +54,9 @@ SERVING = [
     "tqdm>=4.67,<5",
 ]
 DEV = [
+    # A client of another project, and certificates: the embedded server must not look different.
+    "ovmsclient>=2023.1,<2024",
+    "trustme>=1.2,<2",
     "mypy>=2,<3",
     "pytest>=9,<10",
     "ruff>=0.17,<0.18",

@@ -48,6 +48,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _serve(arguments: dict[str, Any]) -> int:
     config = ServeConfig(**arguments)
+    if config.enable_batching or config.batching_parameters_file:
+        print("this server does not batch: what is said about batching does nothing here")
     # A signal can arrive while the main thread holds the lock of an Event; this queue has none.
     stop: queue.SimpleQueue[int] = queue.SimpleQueue()
 
@@ -195,14 +197,36 @@ def _add_serve(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         help="seconds between two looks for new versions; 0: none (default: %(default)s)",
     )
     serve.add_argument(
-        "--allow_version_labels_for_unavailable_models",
-        action="store_true",
-        help="let a label name a version that is not loaded yet, as all are not at the start",
+        "--ssl_config_file",
+        type=Path,
+        metavar="FILE",
+        help="SSLConfig as text, with key, certificate and authority as PEM text: gRPC over TLS",
     )
     serve.add_argument(
+        "--monitoring_config_file",
+        type=Path,
+        metavar="FILE",
+        help="MonitoringConfig as text: metrics for Prometheus at the REST port",
+    )
+    _add_switch(
+        serve,
+        "--allow_version_labels_for_unavailable_models",
+        "let a label name a version that is not loaded yet, as all are not at the start",
+    )
+    _add_switch(
+        serve,
         "--allow_reload_config",
-        action="store_true",
-        help="let clients have other models served, as TensorFlow Serving always does",
+        "let clients have other models served, as TensorFlow Serving always does",
+    )
+    _add_switch(
+        serve, "--enable_grpc_healthcheck_service", "answer grpc.health.v1.Health, as probes ask it"
+    )
+    _add_switch(serve, "--enable_batching", "does nothing here: each request runs by itself")
+    serve.add_argument(
+        "--batching_parameters_file",
+        type=Path,
+        metavar="FILE",
+        help="does nothing here either",
     )
     serve.add_argument(
         "--port",
@@ -227,6 +251,19 @@ def _add_serve(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
             "(default: %(default)s)"
         ),
     )
+
+
+def _add_switch(parser: argparse.ArgumentParser, flag: str, meaning: str) -> None:
+    """Adds a flag as tensorflow_model_server writes it: alone, or with =true or =false."""
+    parser.add_argument(
+        flag, type=_truth, nargs="?", const=True, default=False, metavar="true|false", help=meaning
+    )
+
+
+def _truth(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"received {text!r}; expected true or false")
+    return text == "true"
 
 
 def _add_predict(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -51,6 +51,21 @@ class ServeConfig:
     allow_version_labels_for_unavailable_models: bool = False
     """Whether a label may name a version that is not loaded yet, as all are not at the start."""
 
+    ssl_config_file: Path | None = None
+    """``SSLConfig`` as text, with key, certificate and authority as PEM text: gRPC over TLS."""
+
+    monitoring_config_file: Path | None = None
+    """``MonitoringConfig`` as text, which switches metrics for Prometheus on, at the REST port."""
+
+    enable_grpc_healthcheck_service: bool = False
+    """Whether ``grpc.health.v1.Health`` answers, which Kubernetes' gRPC probes ask."""
+
+    enable_batching: bool = False
+    """Taken, and told to do nothing here: each request runs by itself."""
+
+    batching_parameters_file: Path | None = None
+    """The same."""
+
     allow_reload_config: bool = False
     """Whether clients may have other models served: whoever reaches the port could load any path.
     TensorFlow Serving has no such flag, and always allows it."""
@@ -65,6 +80,10 @@ class ServeConfig:
         if (self.model_base_path is None) == (self.model_config_file is None):
             raise ValueError("give --model_base_path or --model_config_file, one of them")
         _check_model_name("--model_name", self.model_name)
+        if self.monitoring_config_file and not self.rest_api_port:
+            raise ValueError(
+                "--monitoring_config_file needs --rest_api_port: metrics are told there"
+            )
         if not self.bind_address:
             raise ValueError("--bind_address is empty; expected an address such as 127.0.0.1")
         for flag, port in (("--port", self.port), ("--rest_api_port", self.rest_api_port)):

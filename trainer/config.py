@@ -70,7 +70,8 @@ class TrainerConfig(AugmentationConfig):
     """Stop after this many epochs without a lower validation loss."""
 
     loss: str = "bce"
-    """``bce``: binary cross-entropy; ``bce_dice``: plus one minus the soft Dice of each slice."""
+    """``bce``: binary cross-entropy; ``bce_dice``: plus one minus the soft Dice of each slice,
+    and a tenth of cross-entropy over its lung."""
 
     learning_rate: float = 1e-3
     """Of Adam, at its highest."""

@@ -8,6 +8,10 @@ ratio: two empty masks agree wholly, and nothing is 0/0. The smallest lung of a 
 many pixels as the second. Were it a single pixel, then a little false lung would cost all, and more
 of it nothing else: no gradient would lead away from bowel gas."""
 
+MISSED_LUNG_WEIGHT = 0.1
+"""Of cross-entropy over the lung alone. A small lung that a model is sure not to see is too few
+pixels for cross-entropy over the slice, and soft Dice is flat there: it would never be learned."""
+
 
 def binary_cross_entropy(*, mask: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """Computes binary cross-entropy, averaged over the pixels of each slice.
@@ -58,6 +62,25 @@ def dice_loss(*, mask: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     return 1 - (2 * both + smoothing) / (areas + smoothing)
 
 
+def missed_lung(*, mask: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Computes binary cross-entropy, averaged over the pixels of the lung of each slice.
+
+    Args:
+        mask: [batch, height, width, 1] in {0, 1}; 1 is lung.
+        logits: same shape, float32.
+
+    Returns:
+        [batch] float32, in nats a pixel; 0 for slices without lung.
+
+    Raises:
+        ValueError: if the two shapes differ.
+    """
+    mask.shape.assert_is_compatible_with(logits.shape)
+    lung = tf.cast(mask, logits.dtype)
+    missed = tf.reduce_sum(lung * tf.math.softplus(-logits), axis=[1, 2, 3])
+    return tf.math.divide_no_nan(missed, tf.reduce_sum(lung, axis=[1, 2, 3]))
+
+
 def loss_of_slices(name: str, *, mask: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """Computes the loss of each slice that a run is trained with: [batch] float32.
 
@@ -67,4 +90,7 @@ def loss_of_slices(name: str, *, mask: tf.Tensor, logits: tf.Tensor) -> tf.Tenso
         logits: same shape, float32.
     """
     loss = binary_cross_entropy(mask=mask, logits=logits)
-    return loss + dice_loss(mask=mask, logits=logits) if name == "bce_dice" else loss
+    if name == "bce_dice":
+        loss += dice_loss(mask=mask, logits=logits)
+        loss += MISSED_LUNG_WEIGHT * missed_lung(mask=mask, logits=logits)
+    return loss

@@ -10,6 +10,19 @@ FAILED_PRECONDITION = 9
 OUT_OF_RANGE = 11
 UNIMPLEMENTED = 12
 
+NAMES = {
+    OK: "OK",
+    CANCELLED: "CANCELLED",
+    UNKNOWN: "UNKNOWN",
+    INVALID_ARGUMENT: "INVALID_ARGUMENT",
+    DEADLINE_EXCEEDED: "DEADLINE_EXCEEDED",
+    NOT_FOUND: "NOT_FOUND",
+    FAILED_PRECONDITION: "FAILED_PRECONDITION",
+    OUT_OF_RANGE: "OUT_OF_RANGE",
+    UNIMPLEMENTED: "UNIMPLEMENTED",
+}
+"""Of the codes that are used here; TensorFlow has more."""
+
 
 class RequestError(Exception):
     """A request that is answered with an error.

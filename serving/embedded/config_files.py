@@ -4,16 +4,48 @@ Source: tensorflow_serving/config/model_server_config.proto;
 https://www.tensorflow.org/tfx/serving/serving_config
 """
 
+import functools
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import text_format
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
 from serving.config import ServeConfig
+from serving.embedded.metrics import DEFAULT_PATH
 from serving.errors import ConfigFileError
 from serving.protos import model_server_config_pb2
 
 _PLATFORM = "tensorflow"
+_PROTO = """
+name: "lung_ct/server_config.proto" package: "tensorflow.serving" syntax: "proto3"
+message_type { name: "SSLConfig"
+  field { name: "server_key" number: 1 type: TYPE_STRING }
+  field { name: "server_cert" number: 2 type: TYPE_STRING }
+  field { name: "custom_ca" number: 3 type: TYPE_STRING }
+  field { name: "client_verify" number: 4 type: TYPE_BOOL } }
+message_type { name: "PrometheusConfig"
+  field { name: "enable" number: 1 type: TYPE_BOOL }
+  field { name: "path" number: 2 type: TYPE_STRING } }
+message_type { name: "MonitoringConfig"
+  field { name: "prometheus_config" number: 1 type: TYPE_MESSAGE
+          type_name: ".tensorflow.serving.PrometheusConfig" } }
+"""
+"""Two messages of tensorflow_serving/config that tensorflow-serving-api leaves out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TlsConfig:
+    """What gRPC over TLS needs; all PEM."""
+
+    server_key: bytes
+    server_certificate: bytes
+
+    authority: bytes | None
+    """Whose certificates of clients are trusted."""
+
+    verifies_clients: bool
+    """Whether a client needs a certificate."""
 
 
 def model_configs(config: ServeConfig) -> list[Any]:
@@ -39,6 +71,55 @@ def model_configs(config: ServeConfig) -> list[Any]:
             f'base_path: "/models/lung_unet" model_platform: "{_PLATFORM}" }} }}'
         )
     return configs
+
+
+def tls_config(path: Path) -> TlsConfig:
+    """Reads an ``SSLConfig``.
+
+    Raises:
+        ConfigFileError: if it cannot be read, or has no key and certificate.
+    """
+    config = _read(path, _message("SSLConfig"))
+    needed = {"server_key": config.server_key, "server_cert": config.server_cert}
+    if config.client_verify:
+        needed["custom_ca"] = config.custom_ca
+    for name, text in needed.items():
+        if "-----BEGIN " not in text:
+            raise ConfigFileError(
+                f"{path} has {name} {text!r}; expected its PEM text, lines parted by \\n, and "
+                "not the name of a file"
+            )
+    return TlsConfig(
+        server_key=config.server_key.encode(),
+        server_certificate=config.server_cert.encode(),
+        authority=config.custom_ca.encode() or None,
+        verifies_clients=config.client_verify,
+    )
+
+
+def metrics_path(path: Path | None) -> str:
+    """Gives the path of the metrics that a ``MonitoringConfig`` asks for; empty for none.
+
+    Raises:
+        ConfigFileError: if it cannot be read.
+    """
+    if path is None:
+        return ""
+    prometheus = _read(path, _message("MonitoringConfig")).prometheus_config
+    return (prometheus.path or DEFAULT_PATH) if prometheus.enable else ""
+
+
+@functools.cache
+def _pool() -> descriptor_pool.DescriptorPool:
+    # A pool of its own: another package may have these messages in the common one.
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(text_format.Parse(_PROTO, descriptor_pb2.FileDescriptorProto()))
+    return pool
+
+
+def _message(name: str) -> Any:
+    descriptor = _pool().FindMessageTypeByName(f"tensorflow.serving.{name}")
+    return message_factory.GetMessageClass(descriptor)()
 
 
 def _read(path: Path, message: Any) -> Any:

@@ -19,6 +19,7 @@ from typing import Any
 from serving.embedded import codes
 from serving.embedded.codes import RequestError
 from serving.embedded.engine import EngineError, SavedModelSession
+from serving.embedded.metrics import Metrics
 from serving.errors import BrokenModelError, NoModelError
 from serving.protos import get_model_status_pb2
 
@@ -94,6 +95,7 @@ class ModelStore:
         poll_wait_s: float = 1.0,
         labels_may_wait: bool = False,
         warm_up: WarmUp = lambda model: None,
+        metrics: Metrics | None = None,
     ) -> None:
         """Loads each model once.
 
@@ -102,6 +104,7 @@ class ModelStore:
             poll_wait_s: seconds between two looks at the folders; 0 or less: none after the first.
             labels_may_wait: whether a label may name a version that is not available yet.
             warm_up: what a version does before it is available.
+            metrics: where loads are counted.
 
         Raises:
             NoModelError: if a model has no version to load.
@@ -111,7 +114,7 @@ class ModelStore:
         self._changed = threading.Condition()
         self._models: dict[str, _Model] = {}
         self._poll_wait_s, self._labels_may_wait = poll_wait_s, labels_may_wait
-        self._warm_up = warm_up
+        self._warm_up, self._metrics = warm_up, metrics or Metrics()
         self._is_stopped = threading.Event()
         self._poller = threading.Thread(target=self._poll, name="model folders", daemon=True)
         self._following = threading.Lock()
@@ -364,20 +367,29 @@ class ModelStore:
             raise NoModelError(_why_none(Path(model.config.base_path), model.config))
 
     def _load_and_warm_up(self, name: str, number: int, folder: Path) -> ServedModel:
+        succeeded = False
+        try:
+            served = self._load_session(name, number, folder)
+            succeeded = True
+        finally:
+            self._metrics.load(str(folder), succeeded=succeeded)
+        try:
+            self._warm_up(served)
+        except BaseException:
+            served.session.close()
+            raise
+        return served
+
+    def _load_session(self, name: str, number: int, folder: Path) -> ServedModel:
         if not (folder / SAVED_MODEL).is_file():
             raise EngineError(
                 codes.NOT_FOUND,
                 f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: "
                 f"{folder}",
             )
-        session = SavedModelSession(folder)
-        served = ServedModel(name=name, version=number, folder=folder, session=session)
-        try:
-            self._warm_up(served)
-        except BaseException:
-            session.close()
-            raise
-        return served
+        return ServedModel(
+            name=name, version=number, folder=folder, session=SavedModelSession(folder)
+        )
 
     def _unload_later(self, version: _Version) -> None:
         with self._changed:

@@ -18,6 +18,7 @@ from google.protobuf.json_format import MessageToDict
 from serving import tensors
 from serving.embedded import answers, codes, examples, rest_json
 from serving.embedded.codes import RequestError
+from serving.embedded.metrics import Metrics
 from serving.embedded.models import ModelStore
 from serving.protos import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
@@ -49,21 +50,32 @@ class RestServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, address: tuple[str, int], models: ModelStore) -> None:
+    def __init__(
+        self, address: tuple[str, int], models: ModelStore, metrics: Metrics, metrics_path: str
+    ) -> None:
         """Listens at once; ``serve_forever`` answers.
+
+        Args:
+            address: host and port.
+            models: what is served.
+            metrics: where predictions are counted.
+            metrics_path: path at which they are told; empty for none.
 
         Raises:
             OSError: if the address is taken or is not one of this computer.
         """
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, _Handler)
-        self.models = models
+        self.models, self.metrics, self.metrics_path = models, metrics, metrics_path
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: RestServer
 
     def do_GET(self) -> None:
+        if self.server.metrics_path and self.path == self.server.metrics_path:
+            self._send_body(HTTPStatus.OK, "text/plain", self.server.metrics.page())
+            return
         try:
             self._send(codes.OK, _describe(self.server.models, self.path))
         except RequestError as error:
@@ -74,7 +86,7 @@ class _Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "0")
         body = self.rfile.read(int(length) if length.isdecimal() else 0)
         try:
-            self._send(codes.OK, _predict(self.server.models, self.path, body))
+            self._send(codes.OK, _predict(self.server, self.path, body))
         except RequestError as error:
             self._send(error.code, {"error": error.message})
 
@@ -89,16 +101,19 @@ class _Handler(BaseHTTPRequestHandler):
         self._send_json(_HTTP_STATUS.get(code, HTTPStatus.INTERNAL_SERVER_ERROR), document)
 
     def _send_json(self, http_status: int, document: dict[str, Any]) -> None:
-        body = (json.dumps(document) + "\n").encode()
+        self._send_body(http_status, "application/json", json.dumps(document) + "\n")
+
+    def _send_body(self, http_status: int, content_type: str, text: str) -> None:
+        body = text.encode()
         self.send_response(http_status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
 
 
-def _predict(models: ModelStore, path: str, body: bytes) -> dict[str, Any]:
+def _predict(server: RestServer, path: str, body: bytes) -> dict[str, Any]:
     """Answers a POST.
 
     Raises:
@@ -109,10 +124,16 @@ def _predict(models: ModelStore, path: str, body: bytes) -> dict[str, Any]:
         raise RequestError(codes.INVALID_ARGUMENT, f"Malformed request: POST {path}")
     request = predict_pb2.PredictRequest()
     _fill_model_spec(request.model_spec, match)
-    if match["method"].lower() == "classify":
-        examples.classify(models, request)
-    if match["method"].lower() == "regress":
-        examples.regress(models, request)
+    method = match["method"].lower()
+    with server.metrics.request(method, "REST", match["name"]):
+        if method == "classify":
+            examples.classify(server.models, request)
+        if method == "regress":
+            examples.regress(server.models, request)
+        return _run(server.models, request, body)
+
+
+def _run(models: ModelStore, request: Any, body: bytes) -> dict[str, Any]:
     with models.use(request.model_spec) as model:
 
         def inputs_of(signature_name: str) -> Mapping[str, Any]:

@@ -14,11 +14,13 @@ from types import TracebackType
 from typing import Self
 
 import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from serving.config import ServeConfig
 from serving.embedded import codes, servicers
 from serving.embedded.codes import RequestError
-from serving.embedded.config_files import model_configs
+from serving.embedded.config_files import TlsConfig, metrics_path, model_configs, tls_config
+from serving.embedded.metrics import Metrics
 from serving.embedded.models import ModelStore
 from serving.embedded.rest import RestServer
 from serving.embedded.warm_up import warm_up
@@ -53,10 +55,12 @@ class EmbeddedServer:
         # Before a model is loaded: a port that is taken is told at once.
         _check_free(config.bind_address, config.port)
         _check_free(config.bind_address, config.rest_api_port)
-        self.models = _load(config)
+        metrics, path = Metrics(), metrics_path(config.monitoring_config_file)
+        tls = tls_config(config.ssl_config_file) if config.ssl_config_file else None
+        self.models = _load(config, metrics)
         self._address = config.bind_address
-        self._grpc_server, self.port = _listen_grpc(config, self.models)
-        self._rest_server = _listen_rest(config, self.models)
+        self._grpc_server, self.port = _listen_grpc(config, self.models, metrics, tls)
+        self._rest_server = _listen_rest(config, self.models, metrics, path)
         self.rest_api_port = self._rest_server.server_port if self._rest_server else 0
 
     @property
@@ -111,7 +115,7 @@ def host_and_port(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _load(config: ServeConfig) -> ModelStore:
+def _load(config: ServeConfig, metrics: Metrics) -> ModelStore:
     configs = model_configs(config)
     try:
         return ModelStore(
@@ -119,6 +123,7 @@ def _load(config: ServeConfig) -> ModelStore:
             poll_wait_s=config.file_system_poll_wait_seconds,
             labels_may_wait=config.allow_version_labels_for_unavailable_models,
             warm_up=warm_up,
+            metrics=metrics,
         )
     except RequestError as error:
         hint = ""
@@ -128,11 +133,16 @@ def _load(config: ServeConfig) -> ModelStore:
         raise ConfigFileError(f"{config.model_config_file}: {error.message}{hint}") from error
 
 
-def _listen_grpc(config: ServeConfig, models: ModelStore) -> tuple[grpc.Server, int]:
+def _listen_grpc(
+    config: ServeConfig,
+    models: ModelStore,
+    metrics: Metrics,
+    tls: TlsConfig | None,
+) -> tuple[grpc.Server, int]:
     server = grpc.server(
         ThreadPoolExecutor(max_workers=max(4, 2 * (os.cpu_count() or 1))),
         handlers=(
-            servicers.prediction_service(models),
+            servicers.prediction_service(models, metrics),
             servicers.model_service(models, may_reload=config.allow_reload_config),
         ),
         options=[
@@ -142,18 +152,33 @@ def _listen_grpc(config: ServeConfig, models: ModelStore) -> tuple[grpc.Server, 
             ("grpc.so_reuseport", 0),
         ],
     )
+    if config.enable_grpc_healthcheck_service:
+        # All models are loaded before the server answers at all.
+        servicer = health.HealthServicer()
+        servicer.set("", health_pb2.HealthCheckResponse.SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     address = host_and_port(config.bind_address, config.port)
     try:
-        return server, server.add_insecure_port(address)
+        if tls is None:
+            return server, server.add_insecure_port(address)
+        credentials = grpc.ssl_server_credentials(
+            [(tls.server_key, tls.server_certificate)],
+            root_certificates=tls.authority,
+            require_client_auth=tls.verifies_clients,
+        )
+        return server, server.add_secure_port(address, credentials)
     except RuntimeError as error:
-        raise ListenError(f"cannot listen at {address}: {error}") from error
+        hint = f"; is {config.ssl_config_file} right?" if tls else ""
+        raise ListenError(f"cannot listen at {address}: {error}{hint}") from error
 
 
-def _listen_rest(config: ServeConfig, models: ModelStore) -> RestServer | None:
+def _listen_rest(
+    config: ServeConfig, models: ModelStore, metrics: Metrics, path: str
+) -> RestServer | None:
     if not config.rest_api_port:
         return None
     try:
-        return RestServer((config.bind_address, config.rest_api_port), models)
+        return RestServer((config.bind_address, config.rest_api_port), models, metrics, path)
     except OSError as error:
         raise _listen_error(config.bind_address, config.rest_api_port, error) from error
 

@@ -9,6 +9,7 @@ import grpc
 
 from serving.embedded import answers, codes, examples
 from serving.embedded.codes import RequestError
+from serving.embedded.metrics import Metrics
 from serving.embedded.models import ModelStore
 from serving.protos import (
     classification_pb2,
@@ -25,21 +26,24 @@ logger = logging.getLogger(__name__)
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
-def prediction_service(models: ModelStore) -> grpc.GenericRpcHandler:
+def prediction_service(models: ModelStore, metrics: Metrics) -> grpc.GenericRpcHandler:
     """Gives ``tensorflow.serving.PredictionService``."""
 
     def predict(request: Any, context: grpc.ServicerContext) -> bytes:
-        timeout_ms = _timeout_ms(context.time_remaining())
-        return answers.predict(models, request, timeout_ms=timeout_ms)
+        with metrics.request("Predict", "GRPC", request.model_spec.name):
+            timeout_ms = _timeout_ms(context.time_remaining())
+            return answers.predict(models, request, timeout_ms=timeout_ms)
 
     def metadata(request: Any, context: grpc.ServicerContext) -> bytes:
         return bytes(answers.metadata(models, request).SerializeToString())
 
     def classify(request: Any, context: grpc.ServicerContext) -> bytes:
-        examples.classify(models, request)
+        with metrics.request("Classify", "GRPC", request.model_spec.name):
+            examples.classify(models, request)
 
     def regress(request: Any, context: grpc.ServicerContext) -> bytes:
-        examples.regress(models, request)
+        with metrics.request("Regress", "GRPC", request.model_spec.name):
+            examples.regress(models, request)
 
     def multi_inference(request: Any, context: grpc.ServicerContext) -> bytes:
         examples.multi_inference(models, request)

@@ -209,3 +209,41 @@ def test_damaged_model_is_told_in_one_line(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert ended.stderr.startswith(f"error: {tmp_path / '1'} cannot be loaded: ")
     assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "allowed"), [([""], True), (["=true"], True), (["=false"], False), ([], False)]
+)
+def test_switches_are_written_as_tensorflow_model_server_has_them(
+    monkeypatch: pytest.MonkeyPatch, flags: list[str], allowed: bool
+) -> None:
+    seen = []
+    monkeypatch.setattr(command_line, "_serve", seen.append)
+    name = "--allow_version_labels_for_unavailable_models"
+    main(["serve", "--model_base_path", "m", *(name + each for each in flags)])
+    assert seen[0][name.removeprefix("--")] is allowed
+
+
+def test_switch_that_is_neither_true_nor_false_is_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["serve", "--model_base_path", "m", "--enable_batching=yes"])
+    assert "received 'yes'; expected true or false" in capsys.readouterr().err
+
+
+def test_batching_is_taken_with_a_line_that_says_it_does_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--enable_batching", "--batching_parameters_file", "b.config", "--port", "0"]
+    assert main(["serve", "--model_base_path", str(tmp_path), *flags]) == 1
+    said = capsys.readouterr()
+    assert said.out == "this server does not batch: what is said about batching does nothing here\n"
+    assert "holds no numbered version" in said.err
+
+
+def test_models_come_from_one_place(capsys: pytest.CaptureFixture[str]) -> None:
+    both = ["--model_base_path", "m", "--model_config_file", "c"]
+    for flags in ([], both):
+        assert main(["serve", *flags]) == 1
+        assert "give --model_base_path or --model_config_file, one" in capsys.readouterr().err

@@ -4,10 +4,12 @@ import tensorflow as tf
 
 from trainer.losses import (
     LUNG_SMOOTHING,
+    MISSED_LUNG_WEIGHT,
     NO_LUNG_SMOOTHING,
     binary_cross_entropy,
     dice_loss,
     loss_of_slices,
+    missed_lung,
 )
 
 MASK = tf.constant([1, 1, 0, 0], tf.uint8, [1, 2, 2, 1])
@@ -59,15 +61,35 @@ def test_each_slice_has_a_dice_loss_of_its_own():
     np.testing.assert_allclose(dice_loss(mask=masks, logits=both), expected, atol=1e-6)
 
 
+def test_missed_lung_is_cross_entropy_over_the_lung():
+    values = logits(0, 0, 9, -9)
+    np.testing.assert_allclose(missed_lung(mask=MASK, logits=values), [np.log(2)], rtol=1e-6)
+    empty = tf.zeros_like(MASK)
+    np.testing.assert_allclose(missed_lung(mask=empty, logits=values), [0])
+
+
+def test_small_lung_that_is_not_seen_has_a_gradient():
+    mask = np.zeros([1, 100, 100, 1], np.uint8)
+    mask[0, :3, :3] = 1
+    values = tf.Variable(tf.fill([1, 100, 100, 1], -9.0))
+    slopes = []
+    for name in ("bce", "bce_dice"):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(loss_of_slices(name, mask=tf.constant(mask), logits=values))
+        slopes.append(-float(tape.gradient(loss, values)[0, 0, 0, 0]))
+    assert slopes[1] > 50 * slopes[0] > 0
+
+
 def test_loss_of_a_run_is_the_one_that_is_named():
     values = logits(1, -2, 3, 0.5)
     bce = binary_cross_entropy(mask=MASK, logits=values)
     both = bce + dice_loss(mask=MASK, logits=values)
+    both += MISSED_LUNG_WEIGHT * missed_lung(mask=MASK, logits=values)
     assert np.array_equal(loss_of_slices("bce", mask=MASK, logits=values), bce)
     assert np.array_equal(loss_of_slices("bce_dice", mask=MASK, logits=values), both)
 
 
-@pytest.mark.parametrize("loss", [binary_cross_entropy, dice_loss])
+@pytest.mark.parametrize("loss", [binary_cross_entropy, dice_loss, missed_lung])
 def test_shapes_that_differ_are_refused(loss):
     with pytest.raises(ValueError, match="incompatible"):
         loss(mask=MASK, logits=tf.zeros([1, 2, 3, 1]))
