@@ -27,6 +27,9 @@ if TYPE_CHECKING:  # the real import loads the engine, which the other verbs can
 READY = "READY"
 """First word of the line that says, as JSON, that the server answers and where."""
 
+WAKE_S = 0.5
+"""Seconds after which the server looks whether a signal came."""
+
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -66,10 +69,20 @@ def _serve(arguments: dict[str, Any]) -> int:
     server = EmbeddedServer(config)
     server.start()
     _print_start(config, server)
-    stop.get()
+    _wait_for(stop)
     print(f"stopping; calls under way have {DRAIN_S:g} s to end", file=sys.stderr, flush=True)
     server.stop()
     return EXIT_OK
+
+
+def _wait_for(stop: "queue.SimpleQueue[int]") -> None:
+    """Waits for a signal, and wakes now and then: one that comes just before would not wake it."""
+    while True:
+        try:
+            stop.get(timeout=WAKE_S)
+        except queue.Empty:
+            continue
+        return
 
 
 def _print_start(config: ServeConfig, server: "EmbeddedServer") -> None:
