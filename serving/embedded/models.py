@@ -191,7 +191,8 @@ class ModelStore:
         Returns when each new model has a version.
 
         Raises:
-            RequestError: if it cannot be followed; the one before stays in effect then.
+            RequestError: if it cannot be followed, and the one before stays in effect; or if a
+                model has no version yet, which is looked for then.
         """
         with self._following:
             self._configure(configs)

@@ -20,6 +20,7 @@ from serving.tensors import Array, numpy_dtype, type_name
 
 _BYTES_SUFFIX = "_bytes"
 _BASE64_KEY = "b64"
+_MAX_RANK = 32
 _INTEGER_BOUNDS = {
     types_pb2.DT_INT64: (-(2**63), 2**63),
     types_pb2.DT_UINT32: (0, 2**32),
@@ -61,7 +62,13 @@ def read_request(body: bytes, inputs_of: Callable[[str], Mapping[str, Any]]) -> 
     Raises:
         RequestError: with TensorFlow Serving's code and text.
     """
-    document = _parse(body)
+    try:
+        return _read(_parse(body), inputs_of)
+    except RecursionError as error:
+        raise _invalid("JSON Parse error: Invalid value. at offset: 0") from error
+
+
+def _read(document: dict[str, Any], inputs_of: Callable[[str], Mapping[str, Any]]) -> JsonRequest:
     signature_name = document.get("signature_name", "")
     if not isinstance(signature_name, str):
         raise _wrong(
@@ -119,7 +126,7 @@ def _parse(body: bytes) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         text = _PARSE_ERRORS.get(error.msg, "Invalid value.")
         raise _invalid(f"JSON Parse error: {text} at offset: {error.pos}") from error
-    except (UnicodeDecodeError, RecursionError) as error:
+    except ValueError as error:  # no text, or a number of thousands of digits
         raise _invalid("JSON Parse error: Invalid value. at offset: 0") from error
     if not isinstance(document, dict):
         raise _wrong(document, "Is not object")
@@ -196,6 +203,8 @@ def _tensor(value: Any, data_type: int) -> Array:
     while isinstance(inner, list):
         shape.append(len(inner))
         inner = inner[0] if inner else None
+    if len(shape) > _MAX_RANK:
+        raise _invalid(f"lists are {len(shape)} deep; expected at most {_MAX_RANK}")
     flat: list[Any] = []
     _fill(flat, value, shape, 0, data_type)
     dtype = numpy_dtype(data_type)
