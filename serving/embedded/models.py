@@ -196,10 +196,7 @@ class ModelStore:
         """
         with self._following:
             self._configure(configs)
-            with self._changed:
-                models = list(self._models.values())
-            for model in models:
-                self._follow(model)
+            models = self._follow_all()
             missing = [model.config.name for model in models if not model.available()]
             if missing:
                 raise RequestError(
@@ -301,13 +298,17 @@ class ModelStore:
     def _poll(self) -> None:
         while not self._is_stopped.wait(self._poll_wait_s):
             with self._following:
-                with self._changed:
-                    models = list(self._models.values())
-                for model in models:
-                    try:
-                        self._follow(model)
-                    except OSError as error:
-                        logger.warning("%s cannot be read: %s", model.config.base_path, error)
+                self._follow_all()
+
+    def _follow_all(self) -> list[_Model]:
+        with self._changed:
+            models = list(self._models.values())
+        for model in models:
+            try:
+                self._follow(model)
+            except OSError as error:
+                logger.warning("%s cannot be read: %s", model.config.base_path, error)
+        return models
 
     def _follow(self, model: _Model) -> None:
         """Loads the versions that are wanted, and then unloads those that are not."""
@@ -372,11 +373,16 @@ class ModelStore:
         try:
             served = self._load_session(name, number, folder)
             succeeded = True
+        except OSError as error:
+            raise EngineError(codes.UNKNOWN, str(error)) from error
         finally:
             self._metrics.load(str(folder), succeeded=succeeded)
         try:
             self._warm_up(served)
-        except BaseException:
+        except OSError as error:
+            served.session.close()
+            raise EngineError(codes.UNKNOWN, str(error)) from error
+        except EngineError:
             served.session.close()
             raise
         return served

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from serving.config import ServeConfig
@@ -14,6 +15,17 @@ IMAGE = "tensorflow/serving:2.21.0"
 """Image of TensorFlow Serving: the TensorFlow version that trains and exports the model."""
 
 _UNPRIVILEGED_USER = "65534:65534"
+_FILES = (
+    "model_config_file",
+    "ssl_config_file",
+    "monitoring_config_file",
+    "batching_parameters_file",
+)
+_SWITCHES = (
+    "allow_version_labels_for_unavailable_models",
+    "enable_grpc_healthcheck_service",
+    "enable_batching",
+)
 _HARDENING = [
     ["--user", _UNPRIVILEGED_USER],
     ["--cap-drop", "ALL"],
@@ -53,20 +65,23 @@ def docker_command(config: ServeConfig, *, port: int) -> str:
 
 
 def _models(config: ServeConfig) -> tuple[list[tuple[str, str]], list[str]]:
-    """Gives what is mounted where, and the flags that name the models."""
+    """Gives what is mounted where, and the flags for models, files and switches."""
     configs = model_configs(config)
     if config.model_config_file is None:
         mount = f"/models/{config.model_name}"
         flags = [f"--model_name={config.model_name}", f"--model_base_path={mount}"]
-        return [(configs[0].base_path, mount)], flags
-    # The file holds the paths, so they are the same inside.
-    mount = f"/config/{config.model_config_file.name}"
-    folders = sorted({model.base_path for model in configs})
-    flags = [f"--model_config_file={mount}"]
-    if config.allow_version_labels_for_unavailable_models:
-        flags.append("--allow_version_labels_for_unavailable_models")
-    mounts = [(str(config.model_config_file.absolute()), mount)]
-    return [*mounts, *((folder, folder) for folder in folders)], flags
+        mounts = [(configs[0].base_path, mount)]
+    else:
+        # The file holds the paths, so they are the same inside.
+        mounts = [(folder, folder) for folder in sorted({model.base_path for model in configs})]
+        flags = []
+    for name in _FILES:
+        path: Path | None = getattr(config, name)
+        if path:
+            mounts.append((str(path.absolute()), f"/config/{name}"))
+            flags.append(f"--{name}=/config/{name}")
+    flags += [f"--{name}" for name in _SWITCHES if getattr(config, name)]
+    return mounts, flags
 
 
 def describe_signatures(model: ServedModel) -> list[str]:

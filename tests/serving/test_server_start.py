@@ -155,6 +155,31 @@ def test_production_command_serves_the_same(model_base_path: Path) -> None:
     assert command.index("tensorflow/serving:") < command.index("--port=8500")
 
 
+def test_production_command_has_the_files_and_switches_too(
+    model_base_path: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "models.config"
+    path.write_text(
+        f'model_config_list {{ config {{ name: "m" base_path: "{model_base_path}" '
+        'model_platform: "tensorflow" } }'
+    )
+    config = ServeConfig(
+        model_config_file=path,
+        ssl_config_file=tmp_path / "ssl.config",
+        enable_grpc_healthcheck_service=True,
+    )
+    words = production.docker_command(config, port=8500).replace("\\\n", " ").split()
+    for expected in (
+        f"{path}:/config/model_config_file:ro",
+        f"{model_base_path}:{model_base_path}:ro",
+        f"{tmp_path}/ssl.config:/config/ssl_config_file:ro",
+        "--model_config_file=/config/model_config_file",
+        "--ssl_config_file=/config/ssl_config_file",
+        "--enable_grpc_healthcheck_service",
+    ):
+        assert expected in words
+
+
 def test_production_image_is_of_the_installed_tensorflow() -> None:
     from importlib.metadata import version
 
