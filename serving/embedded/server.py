@@ -59,8 +59,12 @@ class EmbeddedServer:
         tls = tls_config(config.ssl_config_file) if config.ssl_config_file else None
         self.models = _load(config, metrics)
         self._address = config.bind_address
-        self._grpc_server, self.port = _listen_grpc(config, self.models, metrics, tls)
-        self._rest_server = _listen_rest(config, self.models, metrics, path)
+        try:
+            self._grpc_server, self.port = _listen_grpc(config, self.models, metrics, tls)
+            self._rest_server = _listen_rest(config, self.models, metrics, path)
+        except ListenError:
+            self.models.close()
+            raise
         self.rest_api_port = self._rest_server.server_port if self._rest_server else 0
 
     @property

@@ -331,6 +331,16 @@ def test_warm_up_that_fails_keeps_a_version_back(
         start(warm_up=warm_up)
 
 
+def test_version_that_cannot_be_read_is_told(start: Start, publish: Publish) -> None:
+    publish(1)
+
+    def fail(model: object) -> None:
+        raise PermissionError(13, "Permission denied", "warmup")
+
+    with pytest.raises(BrokenModelError, match="Permission denied: 'warmup'; export the model"):
+        start(warm_up=fail)
+
+
 def test_requests_do_not_fail_while_versions_are_replaced(base: Path, publish: Publish) -> None:
     publish(1)
     config = ServeConfig(

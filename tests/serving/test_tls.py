@@ -11,7 +11,7 @@ import trustme
 
 from serving.config import ServeConfig
 from serving.embedded.server import EmbeddedServer
-from serving.errors import ConfigFileError
+from serving.errors import ConfigFileError, ListenError
 from serving.protos import get_model_status_pb2
 
 METHOD = "/tensorflow.serving.ModelService/GetModelStatus"
@@ -109,3 +109,9 @@ def test_clients_cannot_be_verified_without_an_authority(
 ) -> None:
     with pytest.raises(ConfigFileError, match="has custom_ca ''; expected its PEM text"):
         start(authority.issue_cert("localhost"), client_verify=True)
+
+
+def test_damaged_key_is_told(start: Start, authority: trustme.CA) -> None:
+    certificate = authority.issue_cert("localhost").cert_chain_pems[0].bytes().decode()
+    with pytest.raises(ListenError, match="ssl.config right"):
+        start(server_key="-----BEGIN PRIVATE KEY-----\nx", server_cert=certificate)
