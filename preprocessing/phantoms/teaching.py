@@ -1,6 +1,7 @@
 """Phantoms of the widest variety, drawn in memory as fast as a network learns from them."""
 
 import multiprocessing
+from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
@@ -60,20 +61,24 @@ def draw_teaching_slices(
             pairs[start:stop] = draw_range(start, stop, image_size, seed)
         return pairs
     stops = [min(start + SLICES_PER_TASK, num_slices) for start in starts]
-    sizes, seeds = [image_size] * len(starts), [seed] * len(starts)
     # Spawned and not forked: a fork would copy locks that threads of TensorFlow hold.
     context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(num_processes, len(starts)), mp_context=context)
     try:
-        with ProcessPoolExecutor(min(num_processes, len(starts)), mp_context=context) as pool:
-            drawn = pool.map(draw_range, starts, stops, sizes, seeds)
-            for start, stop, part in zip(starts, stops, drawn, strict=True):
-                pairs[start:stop] = part
+        tasks = zip(starts, stops, strict=True)
+        drawn = deque(pool.submit(draw_range, *task, image_size, seed) for task in tasks)
+        for start, stop in zip(starts, stops, strict=True):
+            pairs[start:stop] = drawn.popleft().result()
     except BrokenProcessPool as error:
         raise RuntimeError(
             f"one of {num_processes} processes that draw phantoms ended before its slices were "
             "done; expected it to live: was it killed, or did memory run out? Start again with "
             "fewer processes"
         ) from error
+    finally:
+        # `pool.map` would cancel what is left from this thread, while the thread of the pool ends
+        # what a killed process had to do; where they meet, the other processes live on.
+        pool.shutdown(cancel_futures=True)
     return pairs
 
 
