@@ -69,7 +69,7 @@ class SliceStore:
         else:
             taken = self._slices
             slices = tf.data.Dataset.from_tensor_slices(numbers).map(
-                lambda row: tf.numpy_function(lambda row: taken[row], [row], tf.uint8),
+                lambda row: tf.numpy_function(taken.__getitem__, [row], tf.uint8),
                 num_parallel_calls=_num_cores(),
                 deterministic=True,
             )
