@@ -57,6 +57,8 @@ DEV = [
     # A client of another project, and certificates: the embedded server must not look different.
     "ovmsclient>=2023.1,<2024",
     "trustme>=1.2,<2",
+    # Reads the run lengths of masks, as others do.
+    "pycocotools>=2.0.10,<3",
     "mypy>=2,<3",
     "pytest>=9,<10",
     "ruff>=0.17,<0.18",

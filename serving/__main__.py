@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from serving.config import DemoConfig, PredictConfig, ServeConfig
+from serving.config import MASK_FORMATS, DemoConfig, PredictConfig, ServeConfig
 from serving.errors import ServingError
 from trainer.signature import SIGNATURES
 from trainer.test_time import FLIP_CHOICES
@@ -111,8 +111,8 @@ def _predict(arguments: dict[str, Any]) -> int:
     from tqdm import tqdm
 
     from serving import predict
-    from serving.predict import SliceFile
     from serving.results import CSV_FILENAME
+    from serving.slice_files import SliceFile
 
     def progress(slices: list[SliceFile]) -> Iterator[SliceFile]:
         # disable=None: no bar where nobody watches, such as in a log file.
@@ -124,7 +124,10 @@ def _predict(arguments: dict[str, Any]) -> int:
     try:
         summary = predict.run(config, progress=progress, on_failure=on_failure)
     except KeyboardInterrupt:
-        _fail(f"interrupted; the masks made so far are in {config.out}")
+        _fail(
+            f"interrupted; the masks made so far are in {config.out}, and the same command goes on "
+            "from there"
+        )
         return EXIT_INTERRUPTED
     if summary.results:
         print(summary.to_text())
@@ -286,15 +289,17 @@ def _add_predict(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         description=(
             "Send BMP or PNG slices to a served model and write, below OUT: masks/NAME.png (255 is "
             "lung), overlays/NAME.png, summary.csv and summary.json. A file that fails is told in "
-            "one line and the others go on; the exit code is 0 only if every slice has its mask."
+            "one line and the others go on; the exit code is 0 only if every slice has its mask. "
+            "The same command goes on where it was stopped."
         ),
         allow_abbrev=False,
     )
     predict.add_argument(
-        "input",
+        "inputs",
         type=Path,
+        nargs="+",
         metavar="INPUT",
-        help="a slice, or a folder that is searched through for slices",
+        help="a slice, a folder that is searched through for slices, or a pattern such as P1/*.bmp",
     )
     predict.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder for the results"
@@ -317,6 +322,12 @@ def _add_predict(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         default=PredictConfig.model_version,
         metavar="N",
         help="version to ask for (default: the latest that the server has)",
+    )
+    predict.add_argument(
+        "--model-label",
+        default=PredictConfig.model_label,
+        metavar="LABEL",
+        help="label of the version to ask for, such as stable, instead of its number",
     )
     predict.add_argument(
         "--signature",
@@ -353,10 +364,53 @@ def _add_predict(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         help="time for each slice, retries included (default: %(default)g)",
     )
     predict.add_argument(
+        "--wait-for-ready",
+        action="store_true",
+        help="wait that long for a server that is not there yet, instead of ending at once",
+    )
+    predict.add_argument(
+        "--window",
+        type=int,
+        default=PredictConfig.window,
+        metavar="N",
+        help="slices that are under way at the same time (default: %(default)s)",
+    )
+    predict.add_argument(
+        "--masks-as",
+        nargs="+",
+        choices=MASK_FORMATS,
+        default=PredictConfig.masks_as,
+        help=(
+            "files of each mask: png (255 is lung), npy (uint8, 1 is lung), rle (run lengths as "
+            f"JSON, as COCO has them) (default: {' '.join(PredictConfig.masks_as)})"
+        ),
+    )
+    predict.add_argument(
         "--overlays",
         action=argparse.BooleanOptionalAction,
         default=PredictConfig.overlays,
         help="draw each mask on its slice (default: yes)",
+    )
+    predict.add_argument(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=PredictConfig.resume,
+        help="skip slices that an earlier run into OUT has finished (default: yes)",
+    )
+    predict.add_argument(
+        "--tls", action="store_true", help="call with TLS; so does each flag below"
+    )
+    files = (
+        ("--tls-ca", "authorities to trust (default: those that gRPC brings)"),
+        ("--tls-certificate", "the client's certificate, for servers that ask who calls"),
+        ("--tls-key", "its private key"),
+    )
+    for flag, meaning in files:
+        predict.add_argument(flag, type=Path, metavar="FILE", help=f"PEM: {meaning}")
+    predict.add_argument(
+        "--tls-server-name",
+        metavar="NAME",
+        help="name in the server's certificate, where that is not the host of the target",
     )
 
 

@@ -45,14 +45,20 @@ class Answer:
 
 
 def array_request(
-    images: npt.NDArray[np.uint8], *, model_name: str, model_version: int | None, output_key: str
+    images: npt.NDArray[np.uint8],
+    *,
+    model_name: str,
+    model_version: int | None = None,
+    model_label: str | None = None,
+    output_key: str,
 ) -> Any:
     """Gives the ``PredictRequest`` for the pixels of slices of one size.
 
     Args:
         images: [batch, height, width] gray values, 0 to 255.
         model_name: as in ``ModelSpec``.
-        model_version: None asks for the latest.
+        model_version: None and no label asks for the latest.
+        model_label: asks for the version that the server gives this label.
         output_key: the one output to send back.
 
     Raises:
@@ -67,19 +73,26 @@ def array_request(
     # [batch, height, width] -> [batch, height, width, 1]
     for size in (*images.shape, 1):
         tensor.tensor_shape.dim.add(size=size)
-    request = _request(ARRAY_SIGNATURE, model_name=model_name, model_version=model_version)
+    request = _request(ARRAY_SIGNATURE, model_name, model_version, model_label)
     request.inputs[IMAGE.key].CopyFrom(tensor)
     request.output_filter.append(output_key)
     return request
 
 
-def encoded_request(data: bytes, *, model_name: str, model_version: int | None) -> Any:
+def encoded_request(
+    data: bytes,
+    *,
+    model_name: str,
+    model_version: int | None = None,
+    model_label: str | None = None,
+) -> Any:
     """Gives the ``PredictRequest`` for the bytes of one PNG or BMP file.
 
     Args:
         data: the whole file.
         model_name: as in ``ModelSpec``.
-        model_version: None asks for the latest.
+        model_version: None and no label asks for the latest.
+        model_label: asks for the version that the server gives this label.
 
     Raises:
         ValueError: if there are no bytes.
@@ -88,7 +101,7 @@ def encoded_request(data: bytes, *, model_name: str, model_version: int | None) 
         raise ValueError("there are no bytes to send; expected a whole PNG or BMP file")
     tensor = tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING, string_val=[data])
     tensor.tensor_shape.dim.add(size=1)
-    request = _request(ENCODED_SIGNATURE, model_name=model_name, model_version=model_version)
+    request = _request(ENCODED_SIGNATURE, model_name, model_version, model_label)
     request.inputs[IMAGE_BYTES.key].CopyFrom(tensor)
     request.output_filter.append(PREDICTED_MASK_BYTES.key)
     return request
@@ -161,13 +174,17 @@ def mask_file_of(answer: Answer) -> bytes:
     return bytes(files[0])
 
 
-def _request(signature: Signature, *, model_name: str, model_version: int | None) -> Any:
-    """Gives a ``PredictRequest`` without inputs; a version of None asks for the latest."""
+def _request(
+    signature: Signature, model_name: str, model_version: int | None, model_label: str | None
+) -> Any:
+    """Gives a ``PredictRequest`` without inputs; without version and label, for the latest."""
     request = predict_pb2.PredictRequest()
     request.model_spec.name = model_name
     request.model_spec.signature_name = signature.name
     if model_version is not None:
         request.model_spec.version.value = model_version
+    elif model_label is not None:
+        request.model_spec.version_label = model_label
     return request
 
 

@@ -1,6 +1,7 @@
 """Configuration of the commands of this stage; every field is a flag."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from trainer.test_time import DEFAULT_FLIPS, DEFAULT_POSTPROCESS, NO_FLIPS, chec
 DEFAULT_TIMEOUT_S = 30.0
 MAX_TIMEOUT_S = 86400.0
 LARGEST_PORT = 65535
+MAX_WINDOW = 256
+
+MASK_FORMATS = ("png", "npy", "rle")
+"""``png``: 255 is lung; ``npy``: uint8, 1 is lung; ``rle``: JSON, run lengths as COCO has them."""
 
 _TARGET = re.compile(r"\S+:\d{1,5}|unix:\S+")
 
@@ -99,8 +104,8 @@ class ServeConfig:
 class PredictConfig:
     """Which slices get masks, from which server, and where the masks go."""
 
-    input: Path
-    """A slice, or a folder that is searched through for slices."""
+    inputs: Sequence[Path]
+    """Slices, folders that are searched through for slices, and patterns such as ``P1/*.bmp``."""
 
     out: Path
     """Folder for masks, overlays and the summary."""
@@ -114,6 +119,9 @@ class PredictConfig:
     model_version: int | None = None
     """Version to ask for; None is the latest that the server has."""
 
+    model_label: str | None = None
+    """Label of the version to ask for, instead of its number."""
+
     signature: str = ARRAY_SIGNATURE.name
     """``serving_default`` sends pixels, ``encoded`` sends the file's own bytes."""
 
@@ -126,8 +134,35 @@ class PredictConfig:
     timeout_s: float = DEFAULT_TIMEOUT_S
     """Seconds for each slice, retries included."""
 
+    wait_for_ready: bool = False
+    """Wait that long for a server that is not there yet, instead of ending at once."""
+
+    tls: bool = False
+    """Call with TLS; any of the four below says so too."""
+
+    tls_ca: Path | None = None
+    """Certificates, as PEM, of the authorities to trust; None: those that gRPC brings."""
+
+    tls_certificate: Path | None = None
+    """Certificates of the client, as PEM, for servers that ask who calls."""
+
+    tls_key: Path | None = None
+    """Its private key, as PEM."""
+
+    tls_server_name: str | None = None
+    """Name in the server's certificate, where that is not the host of the target."""
+
+    window: int = 4
+    """Slices that are under way at the same time."""
+
+    masks_as: Sequence[str] = (MASK_FORMATS[0],)
+    """Files to write for each mask."""
+
     overlays: bool = True
     """Whether to draw an overlay for each slice."""
+
+    resume: bool = True
+    """Skip slices that an earlier run into the same folder has finished."""
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -142,8 +177,18 @@ class PredictConfig:
                 f"--timeout-s is {self.timeout_s}; expected seconds above 0, and at most "
                 f"{MAX_TIMEOUT_S:g}, which is a day"
             )
-        if self.model_version is not None and self.model_version < 0:
-            raise ValueError(f"--model-version is {self.model_version}; expected 0 or more")
+        check_model_choice(self.model_version, self.model_label)
+        if not 1 <= self.window <= MAX_WINDOW:
+            raise ValueError(f"--window is {self.window}; expected 1 to {MAX_WINDOW}")
+        if not self.masks_as or not set(self.masks_as) <= set(MASK_FORMATS):
+            raise ValueError(
+                f"--masks-as is {' '.join(self.masks_as)!r}; expected some of "
+                f"{' '.join(MASK_FORMATS)}"
+            )
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError(
+                "--tls-certificate and --tls-key belong together; give both, or neither"
+            )
         names = [signature.name for signature in SIGNATURES]
         if self.signature not in names:
             raise ValueError(f"--signature is {self.signature!r}; expected one of {names}")
@@ -211,6 +256,20 @@ def check_target(target: str) -> None:
     """
     if not _TARGET.fullmatch(target):
         raise ValueError(f"the target is {target!r}; expected HOST:PORT such as localhost:8500")
+
+
+def check_model_choice(model_version: int | None, model_label: str | None) -> None:
+    """Checks which version of a model is asked for.
+
+    Raises:
+        ValueError: if it is no number of a version, or if there are two ways to ask.
+    """
+    if model_version is not None and model_version < 0:
+        raise ValueError(f"--model-version is {model_version}; expected 0 or more")
+    if model_version is not None and model_label is not None:
+        raise ValueError(
+            f"--model-version is {model_version} and --model-label {model_label!r}; give one"
+        )
 
 
 def _check_model_name(flag: str, model_name: str) -> None:

@@ -1,28 +1,23 @@
 """From slices in a folder to masks in another, over gRPC: ``run`` reads from top to bottom."""
 
 import dataclasses
-import io
 import logging
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from preprocessing.images.reading import (
-    IMAGE_SUFFIXES,
-    UnreadableImageError,
-    decode_slice,
-    read_slice,
-)
+from preprocessing.images.reading import UnreadableImageError, decode_slice, read_slice
 from preprocessing.publish import write_bytes
 from preprocessing.spec import MASK_FILE_FOREGROUND
 from serving.client import SegmentationClient
 from serving.config import PredictConfig
+from serving.endpoint import Endpoint, Tls
 from serving.errors import (
     CallError,
     InputError,
@@ -32,8 +27,12 @@ from serving.errors import (
     SignatureError,
     UnexpectedAnswerError,
 )
+from serving.journal import Journal
+from serving.mask_files import WRITERS, png_of, png_of_mask
 from serving.overlay import draw_overlay
+from serving.pipeline import in_order
 from serving.results import SliceResult, Summary, write_summary
+from serving.slice_files import SliceFile, find_slices
 from trainer.postprocessing import clean_mask
 from trainer.signature import ENCODED_SIGNATURE, PROBABILITY_THRESHOLD
 from trainer.test_time import NO_FLIPS
@@ -46,21 +45,20 @@ OVERLAYS = "overlays"
 _CONCERNS_EVERY_SLICE = (ServerUnavailableError, ModelNotFoundError, SignatureError)
 _MAX_FAILED_CALLS_IN_A_ROW = 3
 _MAX_REFUSED_AT_FIRST = 10
-_PNG_COMPRESSION = 1
-"""Pictures to look at: zlib's fastest level."""
+_RESULTS_DEPEND_ON = (
+    "model_name",
+    "model_version",
+    "model_label",
+    "signature",
+    "flips",
+    "postprocess",
+    "masks_as",
+    "overlays",
+)
+"""Settings with which the results of an earlier run are other results."""
 
-Progress = Callable[[list["SliceFile"]], Iterable["SliceFile"]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SliceFile:
-    """A slice to segment."""
-
-    path: Path
-    """Where it is."""
-
-    name: Path
-    """Name of its results without suffix, below ``masks`` and ``overlays``."""
+Progress = Callable[[list[SliceFile]], Iterable[SliceFile]]
+Outcome = SliceResult | CallError
 
 
 def run(
@@ -71,89 +69,44 @@ def run(
 ) -> Summary:
     """Segments every slice of the input, and writes masks, overlays and the summary.
 
-    A slice that fails is told and counted, and the others go on. The run ends early when the
-    server is gone, has no such model, fails three times in a row, or refuses the first ten slices.
+    Several slices are under way at the same time. A slice that fails is told and counted, and the
+    others go on. The run ends early when the server is gone, has no such model, fails three times
+    in a row, or refuses the first ten slices. What an earlier run into the same folder has
+    finished is not made again.
 
     Args:
         config: what, where to, and which server.
-        progress: goes through the list of slices, perhaps showing how far it is.
+        progress: goes through the list of slices to segment, perhaps showing how far it is.
         on_failure: is told each failure in one line, as soon as it is known.
 
     Returns:
-        What came of each slice that was tried.
+        What came of each slice that was tried, now or earlier.
 
     Raises:
         InputError: if there is no slice, or the results cannot be written.
     """
-    slices = find_slices(config.input, out=config.out)
-    results: list[SliceResult] = []
-    stopped = ""
+    slices = find_slices(config.inputs, results=[config.out / MASKS, config.out / OVERLAYS])
     start = time.perf_counter()
     try:
-        with SegmentationClient(
-            config.target,
-            model_name=config.model_name,
-            model_version=config.model_version,
-            timeout_s=config.timeout_s,
-        ) as client:
-            try:
-                for result in _segment_all(progress(slices), client, config):
-                    results.append(result)
-                    if result.error:
-                        on_failure(result.error)
-            except CallError as error:
-                # What is done so far is still told below.
-                stopped = _stop_reason(error, num_left=len(slices) - len(results))
-        summary = Summary(results=results, seconds=time.perf_counter() - start, stopped=stopped)
-        options = {
-            **{key: _plain(value) for key, value in dataclasses.asdict(config).items()},
-            "answered_version": client.answered_version,
-        }
-        if results:  # else the table of an earlier run is worth more than an empty one
-            write_summary(config.out, summary, options=options)
+        with Journal(config.out, settings=_settings(config), resume=config.resume) as journal:
+            finished = _finished_before(slices, config, journal)
+            to_do = [each for each in slices if each.path not in finished]
+            results, stopped, version = _segment_all(
+                to_do, config, journal, progress=progress, on_failure=on_failure
+            )
+        made = dict(zip((each.path for each in to_do), results, strict=False)) | finished
+        summary = Summary(
+            results=[made[each.path] for each in slices if each.path in made],
+            seconds=time.perf_counter() - start,
+            stopped=stopped,
+            num_finished_before=len(finished),
+        )
+        options = {key: _plain(value) for key, value in dataclasses.asdict(config).items()}
+        if made:  # else the table of an earlier run is worth more than an empty one
+            write_summary(config.out, summary, options={**options, "answered_version": version})
     except OSError as error:
         raise InputError(f"{config.out} cannot be written: {error}; give another --out") from error
     return summary
-
-
-def find_slices(source: Path, *, out: Path) -> list[SliceFile]:
-    """Lists the slices of a file or folder, sorted by path.
-
-    A folder is searched for files named as images. The masks and overlays below ``out``
-    are left out, so that a second run does not segment the masks of the first.
-
-    Args:
-        source: a file, or a folder.
-        out: where the results go.
-
-    Raises:
-        InputError: if there is none, if a folder cannot be read, or if masks would replace slices.
-    """
-    results = [(out / kind).resolve() for kind in (MASKS, OVERLAYS)]
-    if any(source.resolve().is_relative_to(folder) for folder in results):
-        raise InputError(
-            f"{source} lies where results go, in {MASKS} or {OVERLAYS} of {out}; give another --out"
-        )
-    if source.is_file():
-        return [SliceFile(path=source, name=Path(source.stem))]
-    if not source.is_dir():
-        found = "is neither a file nor a folder" if source.exists() else "does not exist"
-        raise InputError(f"{source} {found}; expected a slice, or a folder of slices")
-    paths = sorted(
-        path
-        for path in _walk(source, leave_out=results)
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-    )
-    if not paths:
-        raise InputError(
-            f"{source} holds no file named {', '.join(f'*{suffix}' for suffix in IMAGE_SUFFIXES)}; "
-            "expected slices"
-        )
-    names = [path.relative_to(source).with_suffix("") for path in paths]
-    if len(set(names)) < len(names):
-        # a.bmp beside a.png: all keep their suffix. If only these two did, a.bmp.bmp would clash.
-        names = [path.relative_to(source) for path in paths]
-    return [SliceFile(path=path, name=name) for path, name in zip(paths, names, strict=True)]
 
 
 def segment(
@@ -169,6 +122,7 @@ def segment(
     image = read_slice(slice_file.path)
     height, width = image.shape
     start = time.perf_counter()
+    mask_file = None
     if config.signature == ENCODED_SIGNATURE.name:
         mask_file = client.predict_encoded(slice_file.path.read_bytes())
         milliseconds = 1000 * (time.perf_counter() - start)
@@ -176,14 +130,19 @@ def segment(
     else:
         mask = _mask_from_pixels(image, client=client, flips=config.flips)
         milliseconds = 1000 * (time.perf_counter() - start)
-        mask_file = _png_of_mask(mask)
     if config.postprocess:
-        mask = clean_mask(mask)
-        mask_file = _png_of_mask(mask)
-    write_bytes(_result_path(config.out, MASKS, slice_file), mask_file)
-    overlay_path = _result_path(config.out, OVERLAYS, slice_file)
+        mask, mask_file = clean_mask(mask), None
+    paths = mask_paths(config, slice_file)
+    for name, (_, encode) in WRITERS.items():
+        if name not in config.masks_as:
+            paths[name].unlink(missing_ok=True)
+        elif mask_file and encode is png_of_mask:
+            write_bytes(paths[name], mask_file)  # as the server made it
+        else:
+            write_bytes(paths[name], encode(mask))
+    overlay_path = _overlay_path(config, slice_file)
     if config.overlays:
-        write_bytes(overlay_path, _png(draw_overlay(image, mask)))
+        write_bytes(overlay_path, png_of(draw_overlay(image, mask)))
     else:
         overlay_path.unlink(missing_ok=True)
     lung_area_px = int(np.count_nonzero(mask))
@@ -193,66 +152,127 @@ def segment(
         width=width,
         lung_area_px=lung_area_px,
         lung_fraction=round(lung_area_px / mask.size, 6),
+        model_version=client.answered_version,
         milliseconds=round(milliseconds, 2),
     )
 
 
+def mask_paths(config: PredictConfig, slice_file: SliceFile) -> dict[str, Path]:
+    """Gives where the mask of a slice stands in each format, whether it is asked for or not."""
+    folder, stem = config.out / MASKS / slice_file.name.parent, slice_file.name.name
+    # Not with_suffix: a name may hold dots of its own, such as series.1.0042
+    return {name: folder / f"{stem}{suffix}" for name, (suffix, _) in WRITERS.items()}
+
+
 def _segment_all(
-    slices: Iterable[SliceFile], client: SegmentationClient, config: PredictConfig
-) -> Iterator[SliceResult]:
-    """Gives a result for each slice.
+    slices: list[SliceFile],
+    config: PredictConfig,
+    journal: Journal,
+    *,
+    progress: Progress,
+    on_failure: Callable[[str], None],
+) -> tuple[list[SliceResult], str, int | None]:
+    """Segments slices until they are done or going on is of no use.
 
-    Raises:
-        CallError: if going on is of no use.
+    Returns:
+        A result for each slice up to there, why slices are left, and the version that answered.
     """
+    results: list[SliceResult] = []
     num_masks = num_refused = failed_in_a_row = 0
-    for slice_file in slices:
-        file = str(slice_file.path)
-        try:
-            result = segment(slice_file, client=client, config=config)
-            num_masks, failed_in_a_row = num_masks + 1, 0
-        except UnreadableImageError as error:
-            result = SliceResult(file=file, error=str(error))
-        except _CONCERNS_EVERY_SLICE:
-            raise
-        except RefusedInputError as error:
-            num_refused += 1
-            if not num_masks and num_refused == _MAX_REFUSED_AT_FIRST:
-                raise
-            result = SliceResult(file=file, error=f"{file}: {error}")
-        except CallError as error:
-            failed_in_a_row += 1
-            if failed_in_a_row == _MAX_FAILED_CALLS_IN_A_ROW:
-                raise
-            result = SliceResult(file=file, error=f"{file}: {error}")
-        if result.error:
-            for kind in (MASKS, OVERLAYS):  # an earlier run may have left some
-                _result_path(config.out, kind, slice_file).unlink(missing_ok=True)
-        yield result
+    client = SegmentationClient(_endpoint(config))
+    segmented = in_order(partial(_try, client=client, config=config), slices, window=config.window)
+    # The client is closed first: that ends the calls under way when the run is interrupted.
+    with closing(segmented), client:
+        for slice_file, outcome in zip(progress(slices), segmented, strict=True):
+            if isinstance(outcome, CallError):
+                num_refused += isinstance(outcome, RefusedInputError)
+                failed_in_a_row += not isinstance(outcome, RefusedInputError)
+                if (
+                    isinstance(outcome, _CONCERNS_EVERY_SLICE)
+                    or failed_in_a_row == _MAX_FAILED_CALLS_IN_A_ROW
+                    or (not num_masks and num_refused == _MAX_REFUSED_AT_FIRST)
+                ):
+                    stopped = _stop_reason(outcome, num_left=len(slices) - len(results))
+                    return results, stopped, _latest_version(results)
+                outcome = SliceResult(
+                    file=str(slice_file.path), error=f"{slice_file.path}: {outcome}"
+                )
+            elif not outcome.error:
+                num_masks, failed_in_a_row = num_masks + 1, 0
+            if outcome.error:
+                _remove_results(config, slice_file)  # an earlier run may have left some
+                on_failure(outcome.error)
+            else:
+                journal.add(slice_file.path, outcome)
+            results.append(outcome)
+    return results, "", _latest_version(results)
 
 
-def _walk(folder: Path, *, leave_out: Sequence[Path]) -> Iterator[Path]:
-    """Gives all files of a folder; links to folders are not followed but told.
+def _try(slice_file: SliceFile, *, client: SegmentationClient, config: PredictConfig) -> Outcome:
+    """Segments one slice; gives the error of a call instead of raising it."""
+    try:
+        return segment(slice_file, client=client, config=config)
+    except UnreadableImageError as error:
+        return SliceResult(file=str(slice_file.path), error=str(error))
+    except CallError as error:
+        return error
 
-    Raises:
-        InputError: if a folder cannot be read.
-    """
 
-    def fail(error: OSError) -> None:
-        raise InputError(
-            f"{error.filename} cannot be read: {error.strerror}; check its rights"
-        ) from error
-
-    links: list[str] = []
-    for root, folders, names in os.walk(folder, onerror=fail):
-        here = Path(root)
-        links.extend(str(here / name) for name in folders if (here / name).is_symlink())
-        folders[:] = [name for name in folders if (here / name).resolve() not in leave_out]
-        yield from (here / name for name in names)
-    if links:
+def _finished_before(
+    slices: Sequence[SliceFile], config: PredictConfig, journal: Journal
+) -> dict[Path, SliceResult]:
+    """Gives what earlier runs made of these slices, and says how much of it counts."""
+    if journal.other_settings:
         logger.warning(
-            "links to folders are not followed: %s; give each as INPUT", ", ".join(sorted(links))
+            "%s holds results of other settings (%s), so all slices are segmented anew",
+            config.out,
+            ", ".join(journal.other_settings),
         )
+    finished: dict[Path, SliceResult] = {}
+    for slice_file in slices:
+        paths = mask_paths(config, slice_file)
+        needed = [paths[name] for name in config.masks_as]
+        if config.overlays:
+            needed.append(_overlay_path(config, slice_file))
+        result = journal.result_of(slice_file.path, needed)
+        if result:
+            finished[slice_file.path] = result
+    if finished:
+        versions = sorted({str(result.model_version) for result in finished.values()})
+        logger.info(
+            "%d of %d slices have their masks from an earlier run (model version %s) and are "
+            "skipped; --no-resume segments them anew",
+            len(finished),
+            len(slices),
+            ", ".join(versions),
+        )
+    return finished
+
+
+def _endpoint(config: PredictConfig) -> Endpoint:
+    tls = Tls(
+        ca=config.tls_ca,
+        certificate=config.tls_certificate,
+        key=config.tls_key,
+        server_name=config.tls_server_name,
+    )
+    return Endpoint(
+        config.target,
+        model_name=config.model_name,
+        model_version=config.model_version,
+        model_label=config.model_label,
+        timeout_s=config.timeout_s,
+        wait_for_ready=config.wait_for_ready,
+        tls=tls if config.tls or tls != Tls() else None,
+    )
+
+
+def _settings(config: PredictConfig) -> dict[str, Any]:
+    return {name: _plain(getattr(config, name)) for name in _RESULTS_DEPEND_ON}
+
+
+def _latest_version(results: Sequence[SliceResult]) -> int | None:
+    return next((each.model_version for each in reversed(results) if not each.error), None)
 
 
 def _stop_reason(error: CallError, *, num_left: int) -> str:
@@ -286,20 +306,17 @@ def _decoded_mask(mask_file: bytes, *, height: int, width: int) -> npt.NDArray[n
     return (mask > 0).astype(np.uint8)
 
 
-def _result_path(out: Path, kind: str, slice_file: SliceFile) -> Path:
-    # Not with_suffix: a name may hold dots of its own, such as series.1.0042
-    return out / kind / slice_file.name.parent / f"{slice_file.name.name}.png"
+def _overlay_path(config: PredictConfig, slice_file: SliceFile) -> Path:
+    return config.out / OVERLAYS / slice_file.name.parent / f"{slice_file.name.name}.png"
 
 
-def _png_of_mask(mask: npt.NDArray[np.uint8]) -> bytes:
-    return _png(mask * np.uint8(MASK_FILE_FOREGROUND))
-
-
-def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    encoded = io.BytesIO()
-    Image.fromarray(pixels).save(encoded, "PNG", compress_level=_PNG_COMPRESSION)
-    return encoded.getvalue()
+def _remove_results(config: PredictConfig, slice_file: SliceFile) -> None:
+    paths = (*mask_paths(config, slice_file).values(), _overlay_path(config, slice_file))
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def _plain(value: object) -> object:
-    return str(value) if isinstance(value, Path) else value
+    if isinstance(value, Path):
+        return str(value)
+    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value

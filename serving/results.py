@@ -36,6 +36,9 @@ class SliceResult:
     lung_fraction: float | None = None
     """Share of the slice that is lung, 0 to 1."""
 
+    model_version: int | None = None
+    """Version of the model that made the mask."""
+
     milliseconds: float | None = None
     """From the request to the mask, as the client sees it."""
 
@@ -48,13 +51,16 @@ class Summary:
     """What came of a run."""
 
     results: Sequence[SliceResult]
-    """One for each slice that was tried."""
+    """One for each slice that was tried, now or in an earlier run."""
 
     seconds: float
     """Wall time of the run, with reading and writing."""
 
     stopped: str = ""
     """Why slices were left out; empty if each was tried."""
+
+    num_finished_before: int = 0
+    """Slices whose masks are of an earlier run."""
 
     @property
     def failed(self) -> list[SliceResult]:
@@ -69,10 +75,12 @@ class Summary:
     def figures(self) -> dict[str, float | int | None]:
         """Gives counts and times; a time is None where no mask was made."""
         times = sorted(r.milliseconds for r in self.results if r.milliseconds is not None)
+        num_made = self.num_masks - self.num_finished_before
         return {
             "num_masks": self.num_masks,
+            "num_finished_before": self.num_finished_before,
             "num_failed": len(self.failed),
-            "slices_per_s": round(self.num_masks / self.seconds, 2) if self.seconds > 0 else None,
+            "slices_per_s": round(num_made / self.seconds, 2) if self.seconds > 0 else None,
             "median_ms": round(statistics.median(times), 2) if times else None,
             "p95_ms": round(percentile(times, 0.95), 2) if times else None,
         }
@@ -80,14 +88,17 @@ class Summary:
     def to_text(self) -> str:
         """Gives the end of a run in a line or two."""
         figures = self.figures()
-        text = f"{_counted(self.num_masks, 'mask')} in {self.seconds:.1f} s"
-        if figures["median_ms"] is not None:
+        num_made = self.num_masks - self.num_finished_before
+        text = f"{_counted(num_made, 'mask')} in {self.seconds:.1f} s"
+        if num_made:
             text += (
                 f" ({figures['slices_per_s']} slices/s), "
                 f"answers in {figures['median_ms']} ms (median) and {figures['p95_ms']} ms (p95)"
             )
         if self.num_masks and not any(result.lung_area_px for result in self.results):
             text += "\nno mask shows any lung: is the model trained, and are these chest slices?"
+        if self.num_finished_before:
+            text += f"\n{_counted(self.num_finished_before, 'mask')} of an earlier run"
         if self.failed:
             text += f"\n{_counted(len(self.failed), 'slice')} failed; each reason stands above"
         return text

@@ -90,7 +90,7 @@ def test_served_mask_is_the_trainers_own_pixel_by_pixel(road, lctsc, tmp_path, s
     with EmbeddedServer(ServeConfig(model_base_path=road / "model", port=0)) as server:
         summary = predict.run(
             PredictConfig(
-                input=folder,
+                inputs=[folder],
                 out=tmp_path / "out",
                 target=server.target,
                 signature=signature,

@@ -1,12 +1,19 @@
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+from google.protobuf.wrappers_pb2 import Int64Value
 
 from serving.client import SegmentationClient
+from serving.config import ServeConfig
 from serving.embedded.server import EmbeddedServer
+from serving.endpoint import Endpoint
 from serving.errors import (
     CallError,
     DeadlineExceededError,
@@ -18,6 +25,7 @@ from serving.errors import (
     SignatureError,
     UnexpectedAnswerError,
 )
+from serving.protos import model_pb2
 from serving.tensors import write_typed
 from serving.wire import length_delimited
 
@@ -123,12 +131,12 @@ def test_nobody_at_the_target_is_told(closed_port: int) -> None:
 
 def test_unknown_model_and_version_are_told(server: EmbeddedServer) -> None:
     with (
-        SegmentationClient(server.target, model_name="other") as client,
+        SegmentationClient(Endpoint(server.target, model_name="other")) as client,
         pytest.raises(ModelNotFoundError, match="serves no model other .Servable not found"),
     ):
         client.predict(LARGE_IMAGE)
     with (
-        SegmentationClient(server.target, model_version=8) as client,
+        SegmentationClient(Endpoint(server.target, model_version=8)) as client,
         pytest.raises(ModelNotFoundError, match="no model lung_unet version 8"),
     ):
         client.predict(LARGE_IMAGE)
@@ -136,7 +144,7 @@ def test_unknown_model_and_version_are_told(server: EmbeddedServer) -> None:
 
 def test_passed_deadline_is_told(slow_server: Any) -> None:
     with (
-        SegmentationClient(slow_server.target, timeout_s=0.2) as client,
+        SegmentationClient(Endpoint(slow_server.target, timeout_s=0.2)) as client,
         pytest.raises(DeadlineExceededError, match=r"no answer within 0.2 s; give it longer with"),
     ):
         client.predict(LARGE_IMAGE)
@@ -190,7 +198,7 @@ def test_another_grpc_service_is_told() -> None:
 
 def test_rest_port_instead_of_grpc_port_is_told(server: EmbeddedServer) -> None:
     with (
-        SegmentationClient(f"127.0.0.1:{server.rest_api_port}", timeout_s=5) as client,
+        SegmentationClient(Endpoint(f"127.0.0.1:{server.rest_api_port}", timeout_s=5)) as client,
         pytest.raises(CallError, match=str(server.rest_api_port)),
     ):
         client.predict(LARGE_IMAGE)
@@ -215,3 +223,81 @@ def test_mask_of_another_size_is_refused(fake_server: StartFake) -> None:
         pytest.raises(UnexpectedAnswerError, match=r"expected uint8 of shape \[1, 512, 512, 1\]"),
     ):
         client.predict(LARGE_IMAGE)
+
+
+def test_label_asks_for_the_version_that_has_it(model_base_path: Path, tmp_path: Path) -> None:
+    models = tmp_path / "models.config"
+    models.write_text(
+        f'model_config_list {{ config {{ name: "lung_unet" base_path: "{model_base_path}" '
+        'model_platform: "tensorflow" version_labels { key: "stable" value: 3 } } }'
+    )
+    config = ServeConfig(
+        model_config_file=models, port=0, allow_version_labels_for_unavailable_models=True
+    )
+    with EmbeddedServer(config) as server:
+        with SegmentationClient(Endpoint(server.target, model_label="stable")) as client:
+            client.predict(LARGE_IMAGE)
+            assert client.answered_version == 3
+        with (
+            SegmentationClient(Endpoint(server.target, model_label="canary")) as client,
+            pytest.raises(
+                ModelNotFoundError, match="with a version labeled canary .* --model-label"
+            ),
+        ):
+            client.predict(LARGE_IMAGE)
+
+
+def test_version_and_label_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match="--model-version is 1 and --model-label 'a'; give one"):
+        Endpoint("localhost:1", model_version=1, model_label="a")
+
+
+def test_client_waits_for_a_server_that_is_not_there_yet(
+    model_base_path: Path, closed_port: int
+) -> None:
+    endpoint = Endpoint(f"127.0.0.1:{closed_port}", wait_for_ready=True, timeout_s=60)
+    with SegmentationClient(endpoint) as client, ThreadPoolExecutor(1) as pool:
+        mask = pool.submit(client.predict, LARGE_IMAGE)
+        time.sleep(1)
+        assert not mask.done()
+        config = ServeConfig(model_base_path=model_base_path, port=closed_port)
+        with EmbeddedServer(config):
+            assert mask.result(60).shape == LARGE_IMAGE.shape
+
+
+def test_server_that_never_comes_is_not_waited_for_beyond_the_deadline(closed_port: int) -> None:
+    endpoint = Endpoint(f"127.0.0.1:{closed_port}", wait_for_ready=True, timeout_s=0.5)
+    with (
+        SegmentationClient(endpoint) as client,
+        pytest.raises(
+            DeadlineExceededError, match="with --wait-for-ready, that it is there at all"
+        ),
+    ):
+        client.predict(LARGE_IMAGE)
+
+
+def test_slices_of_any_sizes_are_segmented_in_order(server: EmbeddedServer) -> None:
+    images = [np.full((20 + n, 30), 200, np.uint8) for n in range(9)]
+    with SegmentationClient(server.target) as client:
+        shapes = [mask.shape for mask in client.predict_each(iter(images), window=4)]
+    assert shapes == [image.shape for image in images]
+
+
+def test_each_thread_knows_the_version_of_its_own_answer(fake_server: StartFake) -> None:
+    def answer(request: Any, context: grpc.ServicerContext) -> bytes:
+        version = request.inputs["image"].tensor_shape.dim[1].size
+        spec = model_pb2.ModelSpec(name="m", version=Int64Value(value=version))
+        image = np.zeros((version, 5), np.uint8)
+        return mask_response(image) + length_delimited(2, spec.SerializeToString())
+
+    together = threading.Barrier(4, timeout=20)
+    with SegmentationClient(fake_server(answer).target) as client:
+
+        def version_of(height: int) -> int | None:
+            client.predict(np.zeros((height, 5), np.uint8))
+            together.wait()
+            return client.answered_version
+
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(version_of, range(1, 5))) == [1, 2, 3, 4]
+        assert client.answered_version is None

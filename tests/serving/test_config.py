@@ -12,7 +12,7 @@ from serving.config import DemoConfig, PredictConfig, ServeConfig, check_target
     ("argv", "config"),
     [
         (["serve", "--model_base_path", "m"], ServeConfig(model_base_path=Path("m"))),
-        (["predict", "in", "--out", "o"], PredictConfig(input=Path("in"), out=Path("o"))),
+        (["predict", "in", "--out", "o"], PredictConfig(inputs=[Path("in")], out=Path("o"))),
         (["demo", "--out", "o"], DemoConfig(out=Path("o"))),
     ],
 )
@@ -60,7 +60,7 @@ def test_server_values_that_cannot_work_are_refused(values: dict[str, Any], mess
 )
 def test_client_values_that_cannot_work_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        PredictConfig(input=Path("i"), out=Path("o"), **values)
+        PredictConfig(inputs=[Path("i")], out=Path("o"), **values)
 
 
 @pytest.mark.parametrize("target", ["h:1", "dns:///h:8500", "[::1]:8500", "unix:/run/s"])

@@ -11,6 +11,7 @@ from serving.embedded import codes
 from serving.embedded.codes import RequestError
 from serving.embedded.metrics import Metrics
 from serving.embedded.server import EmbeddedServer
+from serving.endpoint import Endpoint
 from serving.errors import CallError
 from tests.serving.conftest import free_port
 from tests.serving.test_rest import OPENER
@@ -66,7 +67,7 @@ def test_metrics_are_told_at_the_rest_port(
     with EmbeddedServer(config) as server, SegmentationClient(server.target) as client:
         client.predict(np.zeros((2, 2), np.uint8))
         with (
-            SegmentationClient(server.target, model_name="other") as other,
+            SegmentationClient(Endpoint(server.target, model_name="other")) as other,
             pytest.raises(CallError),
         ):
             other.predict(np.zeros((2, 2), np.uint8))

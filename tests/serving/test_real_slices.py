@@ -26,7 +26,7 @@ def test_real_slices_give_the_same_masks_through_both_signatures(
     for path in real_slices:
         for signature in ("serving_default", "encoded"):
             config = PredictConfig(
-                input=path,
+                inputs=[path],
                 out=tmp_path / signature,
                 target=server.target,
                 signature=signature,

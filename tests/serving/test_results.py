@@ -27,6 +27,7 @@ SUMMARY = Summary(
 def test_figures_count_masks_only() -> None:
     assert SUMMARY.figures() == {
         "num_masks": 2,
+        "num_finished_before": 0,
         "num_failed": 1,
         "slices_per_s": 4.0,
         "median_ms": 20.0,
