@@ -38,7 +38,7 @@ EXIT_INTERRUPTED = 130
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and gives its exit code."""
     try:
-        arguments = vars(_parser().parse_args(argv))
+        arguments = _parse(argv)
         run = {"serve": _serve, "predict": _predict, "demo": _demo}[arguments.pop("verb")]
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         return run(arguments)
@@ -47,6 +47,20 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         _fail("interrupted")
         return EXIT_INTERRUPTED
+
+
+def _parse(argv: list[str] | None) -> dict[str, Any]:
+    parser = _parser()
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown and arguments.verb == "serve":
+        parser.error(
+            f"this server has no {' '.join(unknown)}; expected flags that `python -m serving serve "
+            "--help` lists. What else tensorflow_model_server takes is for production: leave it "
+            "away here"
+        )
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return vars(arguments)
 
 
 def _serve(arguments: dict[str, Any]) -> int:

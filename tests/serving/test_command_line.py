@@ -145,6 +145,16 @@ def test_abbreviated_and_unknown_flags_are_refused(capsys: pytest.CaptureFixture
     assert "unrecognized arguments" in capsys.readouterr().err
 
 
+def test_flag_of_tensorflow_serving_that_this_server_lacks_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["serve", "--model_base_path", "m", "--tensorflow_session_parallelism=2"])
+    assert caught.value.code == 2
+    told = capsys.readouterr().err
+    assert "this server has no --tensorflow_session_parallelism=2; expected flags that" in told
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_server_says_when_it_is_ready_and_ends_in_order(
     model_base_path: Path, number: signal.Signals
