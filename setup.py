@@ -36,6 +36,8 @@ TRAINER = [
     "scipy>=1.14,<2",
     "tensorboard>=2.20,<3",
     "tensorflow>=2.21,<2.22",
+    # The messages of the requests that an exported model brings with it.
+    "tensorflow-serving-api>=2.21,<2.22",
     "tqdm>=4.67,<5",
     # The record that a trainer reads is written side by side with it.
     "zlib-ng>=1.1,<2",

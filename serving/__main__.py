@@ -16,9 +16,14 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from serving.config import MASK_FORMATS, DemoConfig, PredictConfig, ServeConfig
+from serving.config import (
+    MASK_FORMATS,
+    SENT_SIGNATURES,
+    DemoConfig,
+    PredictConfig,
+    ServeConfig,
+)
 from serving.errors import ServingError
-from trainer.signature import SIGNATURES
 from trainer.test_time import FLIP_CHOICES
 
 if TYPE_CHECKING:  # the real import loads the engine, which the other verbs can do without
@@ -345,7 +350,7 @@ def _add_predict(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     )
     predict.add_argument(
         "--signature",
-        choices=[signature.name for signature in SIGNATURES],
+        choices=SENT_SIGNATURES,
         default=PredictConfig.signature,
         help=(
             "serving_default sends pixels; encoded sends the file's own bytes, and the server "

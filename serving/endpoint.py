@@ -1,6 +1,7 @@
 """Where a served model is, how it is reached, and what its refusals mean to people."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -261,6 +262,10 @@ _HUNG_UP = "Socket closed"
 _UNKNOWN_LABEL = "Unrecognized servable version label"
 
 
+_ASSERTION = re.compile(r"^assertion failed: \[([^]]*)\]")
+"""How TensorFlow words a check of the exported graph: ``trainer.guards``."""
+
+
 def _read(path: Path | None, flag: str) -> bytes | None:
     if path is None:
         return None
@@ -271,8 +276,9 @@ def _read(path: Path | None, flag: str) -> bytes | None:
 
 
 def _for_people(details: str) -> str:
-    """Gives one line, without the names of graph nodes that TensorFlow puts at the end."""
-    return " ".join(details.partition("[[{{")[0].split())
+    """Gives one line, without the brackets and names of graph nodes that TensorFlow adds."""
+    line = " ".join(details.partition("[[{{")[0].split())
+    return _ASSERTION.sub(r"\1", line)
 
 
 def _last_part(details: str) -> str:

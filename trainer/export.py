@@ -1,7 +1,9 @@
 """From the best epoch of a run to a SavedModel that TensorFlow Serving can load."""
 
 import contextlib
+import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from preprocessing.manifest import DatasetManifest
 from preprocessing.publish import whole_folder, write_text
 from preprocessing.spec import MASK_FILE_FOREGROUND, VALIDATION_SPLIT
 from trainer.failures import explained
+from trainer.guards import checked_files, checked_gray_values, checked_images
 from trainer.input_pipeline import read_examples
 from trainer.model import UNet
 from trainer.model_card import FILENAME as MODEL_CARD_FILENAME
@@ -27,9 +31,13 @@ from trainer.signature import (
     PREDICTED_MASK_BYTES,
     PROBABILITY,
     PROBABILITY_THRESHOLD,
+    SCALED_IMAGE,
+    SCALED_SIGNATURE,
+    WARM_UP_BATCHES,
     TensorContract,
 )
 from trainer.slice_decoding import decode_slice
+from trainer.warm_up_requests import write_warm_up_requests
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +49,12 @@ MAX_VERSION = 2**63 - 1
 
 MAX_PROBABILITY_DIFFERENCE = 1e-5
 """Allowed between the two; more means that the graph or the weights are not the same."""
+
+
+PROVENANCE = Path("assets.extra") / "provenance.json"
+"""Below the folder of a version: the hash of the data that the model was trained on."""
+
+MAX_WARM_UP_BATCH = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +70,25 @@ class ExportConfig:
     data: Path | None = None
     """Dataset whose validation slices the SavedModel is tried on; ``None``: that of the run."""
 
+    warm_up_batches: Sequence[int] = WARM_UP_BATCHES
+    """Slices in the requests that a server plays first, by each signature; those of the client,
+    with flips and without. None of them: no requests."""
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+            ValueError: if a batch size cannot be.
+        """
+        if not all(1 <= size <= MAX_WARM_UP_BATCH for size in self.warm_up_batches):
+            raise ValueError(
+                f"--warm-up-batches is {' '.join(map(str, self.warm_up_batches))}; expected "
+                f"numbers from 1 to {MAX_WARM_UP_BATCH}"
+            )
+
 
 class ServedModel:
-    """The U-Net inside of the two signatures of ``trainer.signature``."""
+    """The U-Net inside of the signatures of ``trainer.signature``."""
 
     def __init__(self, model: UNet) -> None:
         """Wraps a trained model."""
@@ -73,20 +103,28 @@ class ServedModel:
         module.weights = [weight.value for weight in self._model.weights]
         signatures = {
             ARRAY_SIGNATURE.name: tf.function(self.segment, [_tensor_spec(IMAGE)]),
+            SCALED_SIGNATURE.name: tf.function(self.segment_scaled, [_tensor_spec(SCALED_IMAGE)]),
             ENCODED_SIGNATURE.name: tf.function(self.segment_encoded, [_tensor_spec(IMAGE_BYTES)]),
         }
         tf.saved_model.save(module, str(folder), signatures=signatures)
 
     def segment(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         """Segments slices of one size: uint8 [batch, height, width, 1]."""
-        _, probability = segment(self._model, image)
-        return {PREDICTED_MASK.key: _threshold(probability), PROBABILITY.key: probability}
+        return self._segment_checked(checked_images(image))
+
+    def segment_scaled(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Segments slices of one size: float32 [batch, height, width, 1] in [0, 1].
+
+        To the nearest of the 256 gray values, so the same slice as uint8 has the same answer.
+        """
+        gray = tf.round(255 * checked_gray_values(checked_images(image)))
+        return self._segment_checked(tf.cast(gray, tf.uint8))
 
     def segment_encoded(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Segments PNG or BMP files, string [batch], each of its own size."""
         resized, sizes = tf.map_fn(
             self._decode_and_resize,
-            image_bytes,
+            checked_files(image_bytes),
             fn_output_signature=(
                 tf.TensorSpec([self._size, self._size, 1], tf.uint8),
                 tf.TensorSpec([2], tf.int32),
@@ -99,6 +137,10 @@ class ServedModel:
             fn_output_signature=tf.TensorSpec([], tf.string),
         )
         return {PREDICTED_MASK_BYTES.key: encoded}
+
+    def _segment_checked(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+        _, probability = segment(self._model, image)
+        return {PREDICTED_MASK.key: _threshold(probability), PROBABILITY.key: probability}
 
     def _decode_and_resize(self, content: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         image = decode_slice(content)
@@ -129,10 +171,17 @@ def export(config: ExportConfig) -> Path:
     with whole_folder(config.out / str(version)) as aside:
         served.save(aside)
         difference = _compare(served, aside, images)
+        if config.warm_up_batches:
+            write_warm_up_requests(aside, config.warm_up_batches)
         write_text(aside / "assets.extra" / "training_config.json", run_config.recipe_to_json())
+        provenance = {
+            "data_sha256": DatasetManifest.load(config.run).data_sha256(),
+            "tensorflow": tf.__version__,
+        }
+        write_text(aside / PROVENANCE, json.dumps(provenance, indent=2) + "\n")
         _copy_model_card(config.run, aside)
     logger.info(
-        "exported version %d to %s; on %d validation slices both signatures agree with the trained "
+        "exported version %d to %s; on %d validation slices all signatures agree with the trained "
         "model (probabilities differ by at most %.1e)",
         version,
         config.out / str(version),
@@ -143,7 +192,7 @@ def export(config: ExportConfig) -> Path:
 
 
 def _compare(served: ServedModel, saved_dir: Path, images: list[np.ndarray]) -> float:
-    """Runs both signatures of the SavedModel beside the trained model.
+    """Runs all signatures of the SavedModel beside the trained model.
 
     It is loaded into a session, as TensorFlow Serving does; ``tf.saved_model.load`` restores
     weights that a session does not.
@@ -161,10 +210,14 @@ def _compare(served: ServedModel, saved_dir: Path, images: list[np.ndarray]) -> 
         ).signature_def
         for image in images:
             answer = _call(session, signatures[ARRAY_SIGNATURE.name], image[np.newaxis])
+            scaled = _call(
+                session, signatures[SCALED_SIGNATURE.name], image[np.newaxis] / np.float32(255)
+            )
             file = tf.io.encode_png(image).numpy()
             encoded = _call(session, signatures[ENCODED_SIGNATURE.name], [file])
             expected = served.segment(tf.constant(image[np.newaxis]))[PROBABILITY.key].numpy()
-            difference = float(np.max(np.abs(answer[PROBABILITY.key] - expected)))
+            found = np.stack([answer[PROBABILITY.key], scaled[PROBABILITY.key]])
+            difference = float(np.max(np.abs(found - expected)))
             # Written so that NaN fails too.
             if not difference <= MAX_PROBABILITY_DIFFERENCE:
                 raise ValueError(
@@ -177,7 +230,7 @@ def _compare(served: ServedModel, saved_dir: Path, images: list[np.ndarray]) -> 
                 from_file, mask[0] * MASK_FILE_FOREGROUND
             ):
                 raise ValueError(
-                    "the masks of the SavedModel's two signatures are not the thresholded "
+                    "the masks of the SavedModel's signatures are not the thresholded "
                     "probability: not published"
                 )
             largest = max(largest, difference)

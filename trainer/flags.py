@@ -16,6 +16,7 @@ from trainer.config import (
     TrainerConfig,
 )
 from trainer.evaluation.config import SPLIT_CHOICES, EvaluationConfig
+from trainer.signature import WARM_UP_BATCHES
 from trainer.test_time import FLIP_CHOICES
 
 
@@ -371,9 +372,10 @@ def _add_export(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         verbs,
         "export",
         "Write the best epoch of a run as a SavedModel.",
-        "Writes the next numbered version of a model for TensorFlow Serving, with a signature for "
-        "arrays and one for image files; it is loaded again and compared with the trained model "
-        "before it is published.",
+        "Writes the next numbered version of a model for TensorFlow Serving, with signatures for "
+        "arrays of uint8 and of float32 and for image files, and requests that a server plays "
+        "before it serves them; it is loaded again and compared with the trained model before it "
+        "is published.",
     )
     export.add_argument("--run", type=Path, required=True, metavar="DIR", help="training run")
     export.add_argument(
@@ -384,6 +386,14 @@ def _add_export(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         type=Path,
         metavar="DIR",
         help="dataset to compare on (default: that of the run)",
+    )
+    export.add_argument(
+        "--warm-up-batches",
+        type=int,
+        nargs="*",
+        default=WARM_UP_BATCHES,
+        metavar="N",
+        help="slices in the requests that a server plays first; none: no requests",
     )
 
 

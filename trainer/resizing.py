@@ -15,7 +15,7 @@ def resize_image(image: tf.Tensor, size: int) -> tf.Tensor:
     """Fits slices into the square of the model.
 
     Args:
-        image: [batch, height, width, 1] uint8.
+        image: [batch, height, width, 1] gray values, 0 to 255; uint8 or float32.
         size: height and width of the model in pixels.
 
     Returns:

@@ -11,7 +11,7 @@ def segment(model: UNet, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
     Args:
         model: as ``trainer.model`` builds it.
-        image: [batch, height, width, 1] uint8 gray values.
+        image: [batch, height, width, 1] gray values, 0 to 255; uint8 or float32.
 
     Returns:
         The logits, float32 at the size of the model, and the probability, float32 [batch, height,

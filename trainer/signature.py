@@ -1,6 +1,6 @@
 """The contract between ``trainer``, which exports a model, and whoever calls it.
 
-Both signatures take slices of any size, in a batch of any size, and give masks of the size that the
+All signatures take slices of any size, in a batch of any size, and give masks of the size that the
 slices came with: fitting them into the square of the model, with their proportions, and the way
 back are part of the graph, so a client cannot do it differently. Standard library only.
 """
@@ -39,6 +39,9 @@ class Signature:
 IMAGE = TensorContract(key="image", dtype="uint8", shape=(None, None, None, 1))
 """[batch, height, width, 1] gray values, 0 to 255."""
 
+SCALED_IMAGE = TensorContract(key="image", dtype="float32", shape=(None, None, None, 1))
+"""[batch, height, width, 1] gray values divided by 255: 0 to 1, as the reference recipe scales."""
+
 PREDICTED_MASK = TensorContract(key="predicted_mask", dtype="uint8", shape=(None, None, None, 1))
 """[batch, height, width, 1]; 1 is lung, 0 is background."""
 
@@ -56,12 +59,20 @@ ARRAY_SIGNATURE = Signature(
 )
 """Pixels in, pixels out: the default."""
 
+SCALED_SIGNATURE = Signature(
+    name="scaled", inputs=(SCALED_IMAGE,), outputs=(PREDICTED_MASK, PROBABILITY)
+)
+"""The same for clients that have scaled the pixels already; four times the bytes."""
+
 ENCODED_SIGNATURE = Signature(
     name="encoded", inputs=(IMAGE_BYTES,), outputs=(PREDICTED_MASK_BYTES,)
 )
 """Files in, files out."""
 
-SIGNATURES = (ARRAY_SIGNATURE, ENCODED_SIGNATURE)
+SIGNATURES = (ARRAY_SIGNATURE, SCALED_SIGNATURE, ENCODED_SIGNATURE)
+
+WARM_UP_BATCHES = (1, 2, 4)
+"""Slices in the requests that a server plays first: as the client sends them, with flips or not."""
 
 DEFAULT_MODEL_NAME = "lung_unet"
 """``PredictRequest.model_spec.name`` under which the project serves its model."""

@@ -10,6 +10,7 @@ Source: Microsoft, Bitmap Storage (BITMAPFILEHEADER, BITMAPINFOHEADER); W3C, PNG
 import tensorflow as tf
 
 from preprocessing.spec import MAX_PIXELS
+from trainer.guards import when
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 BMP_MAGIC = b"BM"
@@ -31,37 +32,37 @@ def decode_slice(content: tf.Tensor) -> tf.Tensor:
     """
     is_bmp = tf.strings.substr(content, 0, 2) == BMP_MAGIC
     is_png = tf.strings.substr(content, 0, 8) == PNG_MAGIC
-    content = _when(is_bmp | is_png, content, "expected a PNG or BMP file, received another")
+    content = when(is_bmp | is_png, content, "expected a PNG or BMP file, received another")
     return tf.cond(is_bmp, lambda: _decode_bmp(content), lambda: _decode_png(content))
 
 
 def _decode_png(content: tf.Tensor) -> tf.Tensor:
     whole_header = tf.strings.length(content) >= 33
-    content = _when(whole_header, content, "the PNG file ends inside of its header")
+    content = when(whole_header, content, "the PNG file ends inside of its header")
     size = _integers(content, offset=16, count=2, dtype=tf.int32, little_endian=False)
-    content = _when(_is_sensible(size), content, SIZE_MESSAGE)
+    content = when(_is_sensible(size), content, SIZE_MESSAGE)
     bit_depth = _integers(content, offset=24, count=1, dtype=tf.uint8)[0]
-    content = _when(
+    content = when(
         bit_depth <= 8, content, "expected a PNG of 8 bits, received 16; apply a window first"
     )
     pixels = tf.io.decode_png(content, channels=0)
     opaque = (tf.shape(pixels)[2] % 2 == 1) | tf.reduce_all(pixels[..., -1] == 255)
-    pixels = _when(opaque, pixels, "expected an opaque PNG, received transparent pixels")
+    pixels = when(opaque, pixels, "expected an opaque PNG, received transparent pixels")
     num_colors = tf.where(tf.shape(pixels)[2] >= 3, 3, 1)
     return _gray(pixels[..., :num_colors])
 
 
 def _decode_bmp(content: tf.Tensor) -> tf.Tensor:
     whole_header = tf.strings.length(content) >= 54
-    content = _when(whole_header, content, "the BMP file ends inside of its header")
+    content = when(whole_header, content, "the BMP file ends inside of its header")
     header_size, width, height = tf.unstack(
         _integers(content, offset=14, count=3, dtype=tf.int32), num=3
     )
-    content = _when(header_size >= 40, content, "expected a BMP with a header of 40 bytes or more")
-    content = _when(_is_sensible(tf.stack([width, tf.abs(height)])), content, SIZE_MESSAGE)
+    content = when(header_size >= 40, content, "expected a BMP with a header of 40 bytes or more")
+    content = when(_is_sensible(tf.stack([width, tf.abs(height)])), content, SIZE_MESSAGE)
     bits = tf.cast(_integers(content, offset=28, count=1, dtype=tf.uint16)[0], tf.int32)
     compression = _integers(content, offset=30, count=1, dtype=tf.int32)[0]
-    content = _when(
+    content = when(
         (compression == 0) & ((bits == 8) | (bits == 24) | (bits == 32)),
         content,
         "expected an uncompressed BMP of 8, 24 or 32 bits; send the pixels as an array instead",
@@ -78,7 +79,7 @@ def _apply_palette(content: tf.Tensor, header_size: tf.Tensor, indices: tf.Tenso
     """Turns palette indices [height, width, 1] into gray values of the same shape."""
     num_used = _integers(content, offset=46, count=1, dtype=tf.int32)[0]
     num_colors = tf.where(num_used == 0, 256, num_used)
-    content = _when(
+    content = when(
         (num_colors > 0)
         & (num_colors <= 256)
         & (header_size <= tf.strings.length(content) - 14 - 4 * num_colors),
@@ -90,7 +91,7 @@ def _apply_palette(content: tf.Tensor, header_size: tf.Tensor, indices: tf.Tenso
     )
     palette = _gray(tf.reshape(colors, [-1, 4])[:, :3])[:, 0]
     indices = tf.cast(indices, tf.int32)
-    indices = _when(
+    indices = when(
         tf.reduce_max(indices) < num_colors, indices, "the BMP has pixels beyond its palette"
     )
     return tf.gather(palette, indices)
@@ -100,7 +101,7 @@ def _gray(colors: tf.Tensor) -> tf.Tensor:
     """Takes one channel of [..., channels] when all of them agree: [..., 1]."""
     gray = colors[..., :1]
     agree = tf.reduce_all(colors == gray)
-    return _when(agree, gray, "expected a grayscale image, received one with colors")
+    return when(agree, gray, "expected a grayscale image, received one with colors")
 
 
 def _is_sensible(size: tf.Tensor) -> tf.Tensor:
@@ -113,12 +114,3 @@ def _integers(
 ) -> tf.Tensor:
     raw = tf.strings.substr(content, offset, count * dtype.size)
     return tf.ensure_shape(tf.io.decode_raw(raw, dtype, little_endian=little_endian), [count])
-
-
-def _when(condition: tf.Tensor, value: tf.Tensor, message: str) -> tf.Tensor:
-    """Passes a value on when a condition holds.
-
-    What reads the value runs after the check; an assertion that stands alone may run after it.
-    """
-    with tf.control_dependencies([tf.debugging.Assert(condition, [message])]):
-        return tf.identity(value)

@@ -11,14 +11,13 @@ from preprocessing.config import TfrecordsConfig
 from preprocessing.images.reading import read_mask, read_slice
 from preprocessing.manifest import DatasetManifest
 from serving import predict
-from serving.config import PredictConfig, ServeConfig
+from serving.config import SENT_SIGNATURES, PredictConfig, ServeConfig
 from serving.embedded.server import EmbeddedServer
 from trainer.config import TrainerConfig
 from trainer.evaluation.config import EvaluationConfig
 from trainer.evaluation.job import evaluate
 from trainer.export import ExportConfig, export
 from trainer.input_pipeline import read_examples
-from trainer.signature import SIGNATURES
 from trainer.train import run
 
 pytestmark = pytest.mark.slow
@@ -80,7 +79,7 @@ def test_hasty_training_finds_most_of_the_lungs(road):
     assert overall["dice_pooled"] > 0.7
 
 
-@pytest.mark.parametrize("signature", [signature.name for signature in SIGNATURES])
+@pytest.mark.parametrize("signature", SENT_SIGNATURES)
 def test_served_mask_is_the_trainers_own_pixel_by_pixel(road, lctsc, tmp_path, signature):
     slice_ids = validation_slices(road)
     folder = tmp_path / "slices"

@@ -13,6 +13,7 @@ from trainer.evaluation.job import evaluate
 from trainer.export import ExportConfig, ServedModel, export
 from trainer.input_pipeline import read_examples
 from trainer.signature import SIGNATURES
+from trainer.warm_up_requests import PATH
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +129,26 @@ def test_number_that_tensorflow_serving_cannot_count_to_is_no_version(tmp_path):
 def test_recipe_travels_with_the_model(model_dir):
     config = json.loads((model_dir / "1" / "assets.extra" / "training_config.json").read_text())
     assert config["filters"] == 8
+
+
+def test_hash_of_the_data_travels_with_the_model(model_dir, dataset):
+    told = json.loads((model_dir / "1" / "assets.extra" / "provenance.json").read_text())
+    assert told["data_sha256"] == DatasetManifest.load(dataset).data_sha256()
+
+
+def test_model_brings_requests_to_warm_up_with(model_dir):
+    records = tf.data.TFRecordDataset(str(model_dir / "1" / PATH))
+    assert len(list(records)) == len(SIGNATURES) * 3
+
+
+def test_model_may_bring_no_requests(trained_run, tmp_path):
+    export(ExportConfig(run=trained_run, out=tmp_path, warm_up_batches=[]))
+    assert not (tmp_path / "1" / PATH).exists()
+
+
+def test_batch_of_nothing_is_refused(trained_run, tmp_path):
+    with pytest.raises(ValueError, match="--warm-up-batches is 1 0; expected numbers from 1 to"):
+        ExportConfig(run=trained_run, out=tmp_path, warm_up_batches=[1, 0])
 
 
 def test_model_that_answers_differently_is_not_published(trained_run, tmp_path, monkeypatch):
