@@ -1,10 +1,10 @@
 """Draws a slice of a patient: every organ in turn, then what the scanner makes of it.
 
 Reading order: ``patient`` invents a patient out of ``anatomy``, ``lung_anatomy``, ``vessels``,
-``abdomen_anatomy`` and ``device_anatomy``; ``body``, ``lungs`` (with ``disease``), ``mediastinum``,
-``abdomen``, ``bones``, ``devices`` and ``head`` paint one level of it (``section``) in Hounsfield
-units on a ``canvas``; ``scanner`` invents a scanner, ``couch`` and ``acquisition`` make a CT slice
-of that.
+``abdomen_anatomy``, ``device_anatomy`` and ``support_anatomy``; ``supports``, ``body``, ``lungs``
+(with ``disease``), ``mediastinum``, ``abdomen``, ``bones``, ``devices`` and ``head`` paint one level
+of it (``section``) in Hounsfield units on a ``canvas``; ``scanner`` invents a scanner, ``couch`` and
+``acquisition`` make a CT slice of that.
 """
 
 import numpy as np
@@ -23,9 +23,11 @@ from preprocessing.phantoms.patient import PatientAnatomy
 from preprocessing.phantoms.scanner import ScanSettings, pose
 from preprocessing.phantoms.section import cut_section
 from preprocessing.phantoms.shapes import Floats
+from preprocessing.phantoms.supports import paint_supports
 from preprocessing.spec import IMAGE_SPEC, MAX_PIXELS
 
 PAINTERS = (
+    paint_supports,
     paint_body,
     paint_lungs,
     paint_mediastinum,
@@ -37,6 +39,8 @@ PAINTERS = (
     paint_devices,
 )
 """In the order of painting: each covers what the ones before it painted, lung too."""
+
+HEAD_PAINTERS = (paint_supports, paint_head)
 
 LUNG_SHARE = 0.35
 """A pixel with more lung than this is in the mask: readers draw the outline on the pleura, so take
@@ -71,7 +75,7 @@ def draw_slice(
         grid=scan.grid(image_size), pose=pose(patient), warp_mm=_warp_at(patient.warp_mm, z)
     )
     section = cut_section(canvas, patient, z=z, rng=rng, slice_mm=scan.slice_mm)
-    for paint in PAINTERS if z < HEAD_Z else (paint_head,):
+    for paint in PAINTERS if z < HEAD_Z else HEAD_PAINTERS:
         paint(canvas, section)
     across, along = canvas.x * np.float32(1 / 150), (canvas.y + 110) * np.float32(1 / 110)
     body_distance = np.sqrt(across * across + along * along)

@@ -9,6 +9,7 @@ from preprocessing.phantoms.anatomy import LEVELS, Variety, stretched_profiles
 from preprocessing.phantoms.device_anatomy import Devices, sample_devices
 from preprocessing.phantoms.lung_anatomy import Lung, sample_lungs
 from preprocessing.phantoms.shapes import Floats, smooth_field
+from preprocessing.phantoms.support_anatomy import Supports, sample_supports
 from preprocessing.phantoms.vessels import VesselTree, grow_vessels
 
 
@@ -48,6 +49,12 @@ class PatientAnatomy:
 
     arm_x_mm: tuple[float, float]
     """How far right and left arm are pushed out, added to their usual place."""
+
+    arm_y_mm: tuple[float, float]
+    """How far down they are pushed."""
+
+    arm_stretch: tuple[float, float]
+    """How much longer than wide they are cut where they are held up: askew arms are long."""
 
     mediastinum_x_mm: float
     """How far all between the lungs is drawn to the left."""
@@ -104,6 +111,9 @@ class PatientAnatomy:
     devices: Devices
     """What medicine has put in and on."""
 
+    supports: Supports
+    """What holds the patient still."""
+
     def length(self, name: str, level: float) -> float:
         """Gives a length of the patient at one level, in reference millimeters.
 
@@ -149,6 +159,8 @@ def sample_patient(rng: np.random.Generator, *, variety: Variety = "usual") -> P
         breast=rng.uniform(0.5, 1.7) if rng.random() < 0.45 else 0.0,
         arms=str(rng.choice(["up", "down", "away"], p=[0.5, 0.25, 0.25])),
         arm_x_mm=(rng.uniform(-8, 30), rng.uniform(-8, 30)),
+        arm_y_mm=(rng.uniform(-60, 20), rng.uniform(-60, 20)) if wide else (0.0, 0.0),
+        arm_stretch=(rng.uniform(0.8, 2), rng.uniform(0.8, 2)) if wide else (1.0, 1.0),
         mediastinum_x_mm=_sample_shift(rng, lungs=lungs, wide=wide),
         heart_scale=rng.uniform(0.7, 1.35) if wide else rng.uniform(0.85, 1.2),
         heart_angle_degrees=rng.uniform(10, 60),
@@ -172,6 +184,7 @@ def sample_patient(rng: np.random.Generator, *, variety: Variety = "usual") -> P
         ),
         abdomen=sample_abdomen(rng, variety=variety),
         devices=sample_devices(rng, variety=variety),
+        supports=sample_supports(rng, variety=variety),
     )
 
 

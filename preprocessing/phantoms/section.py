@@ -120,11 +120,12 @@ def arms(section: Section, *, neck: float) -> list[tuple[tuple[float, float], tu
     patient, level = section.patient, section.level
     shoulder = bulge(level, center=0.98, half_height=0.2)
     found: list[tuple[tuple[float, float], tuple[float, float]]] = []
-    for side, push in zip(SIDES, patient.arm_x_mm, strict=True):
+    pushes = zip(SIDES, patient.arm_x_mm, patient.arm_y_mm, patient.arm_stretch, strict=True)
+    for side, push, down, stretch in pushes:
         if patient.arms == "up" and level > 0.9:
             thickness = 44 + 0.3 * patient.fat_mm
-            center = (side * (160 + push + 25 * neck), -88 - 30 * neck)
-            found.append((center, (thickness * 1.15, thickness)))
+            center = (side * (160 + push + 25 * neck), down - 88 - 30 * neck)
+            found.append((center, (thickness * 1.15, thickness * stretch)))
         elif patient.arms == "down" and level < 0.85:
             beside = patient.length("body_half_width", min(level, 0.7)) + patient.fat_mm
             thickness = 36 + 0.4 * patient.fat_mm

@@ -121,13 +121,13 @@ def sample_level(rng: np.random.Generator, *, patient: PatientAnatomy) -> float:
     kind = rng.random()
     if kind < 0.12:
         return rng.uniform(-0.15, patient.base_z)
-    if kind < 0.15:
+    if kind < 0.17:
         return rng.uniform(patient.apex_z, 1.05)
-    if kind < 0.18:
+    if kind < 0.22:
         return rng.uniform(1.05, 1.25)
-    if kind < 0.26:
+    if kind < 0.3:
         return patient.apex_z - APEX_HEIGHT * rng.random() ** 2
-    if kind < 0.46:
+    if kind < 0.5:
         return rng.uniform(patient.base_z, patient.base_z + DIAPHRAGM_HEIGHT)
     return rng.uniform(patient.base_z, patient.apex_z)
 

@@ -77,11 +77,11 @@ def test_odd_size_is_drawn() -> None:
 def test_levels_run_from_the_abdomen_to_the_head() -> None:
     rng = np.random.default_rng(0)
     patient = sample_patient(rng, variety="wide")
-    levels = np.array([sample_level(rng, patient=patient) for _ in range(1000)])
+    levels = np.array([sample_level(rng, patient=patient) for _ in range(5000)])
     assert 0.07 < (levels < patient.base_z).mean() < 0.17
-    assert 0.03 < (levels > patient.apex_z).mean() < 0.09
+    assert 0.07 < (levels > patient.apex_z).mean() < 0.13
     top = patient.apex_z - 0.01
-    assert 0.03 < ((levels > top) & (levels < patient.apex_z)).mean() < 0.07
+    assert 0.02 < ((levels > top) & (levels < patient.apex_z)).mean() < 0.07
     assert levels.min() > -0.16
     assert levels.max() > 1.2
 
