@@ -131,7 +131,7 @@ def segment(
         mask = _mask_from_pixels(image, client=client, flips=config.flips)
         milliseconds = 1000 * (time.perf_counter() - start)
     if config.postprocess:
-        mask, mask_file = clean_mask(mask), None
+        mask, mask_file = clean_mask(mask, image), None
     paths = mask_paths(config, slice_file)
     for name, (_, encode) in WRITERS.items():
         if name not in config.masks_as:

@@ -2,9 +2,9 @@
 
 Reading order: ``patient`` invents a patient out of ``anatomy``, ``lung_anatomy``, ``vessels``,
 ``abdomen_anatomy``, ``device_anatomy`` and ``support_anatomy``; ``supports``, ``body``, ``lungs``
-(with ``disease``), ``mediastinum``, ``abdomen``, ``bones``, ``devices`` and ``head`` paint one level
-of it (``section``) in Hounsfield units on a ``canvas``; ``scanner`` invents a scanner, ``couch`` and
-``acquisition`` make a CT slice of that.
+(with ``disease``), ``mediastinum``, ``abdomen``, ``bones``, ``devices`` and ``head`` paint one
+level of it (``section``) in Hounsfield units on a ``canvas``; ``scanner`` invents a scanner;
+``couch`` and ``acquisition`` make a CT slice of that.
 """
 
 import numpy as np

@@ -112,7 +112,7 @@ def _measure(
         probability = mean_of_flips(probabilities.numpy()[..., 0], config.flips)
         predicted_mask = (probability >= PROBABILITY_THRESHOLD).astype(np.uint8)
         if config.postprocess:
-            predicted_mask = clean_mask(predicted_mask)
+            predicted_mask = clean_mask(predicted_mask, labeled.image)
         totals = _totals_of(
             labeled.mask[np.newaxis, :, :, np.newaxis],
             predicted_mask[np.newaxis, :, :, np.newaxis],
