@@ -24,7 +24,7 @@ from serving.config import (
     ServeConfig,
 )
 from serving.errors import ServingError
-from trainer.test_time import FLIP_CHOICES
+from trainer.test_time import DEFAULT_FLIPS, FLIP_CHOICES
 
 if TYPE_CHECKING:  # the real import loads the engine, which the other verbs can do without
     from serving.embedded.server import EmbeddedServer
@@ -362,8 +362,8 @@ def _add_predict(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         choices=FLIP_CHOICES,
         default=PredictConfig.flips,
         help=(
-            "flips of a slice that are segmented too, to take the mean of their probabilities; not "
-            "with the signature encoded (default: %(default)s)"
+            "flips of a slice that are segmented too, to take the mean of their probabilities "
+            f"(default: {DEFAULT_FLIPS}, but none with the signature encoded)"
         ),
     )
     predict.add_argument(

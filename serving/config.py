@@ -127,8 +127,9 @@ class PredictConfig:
     signature: str = ARRAY_SIGNATURE.name
     """``serving_default`` sends pixels, ``encoded`` sends the file's own bytes."""
 
-    flips: str = DEFAULT_FLIPS
-    """Which flips of a slice are segmented too and averaged: a name in ``FLIP_SETS``."""
+    flips: str | None = None
+    """Which flips of a slice are segmented too and averaged: a name in ``FLIP_SETS``; None:
+    ``DEFAULT_FLIPS``, or no flips with the signature ``encoded``, whose masks have no mean."""
 
     postprocess: bool = DEFAULT_POSTPROCESS
     """Clean masks: drop specks, fill small holes."""
@@ -195,13 +196,20 @@ class PredictConfig:
             raise ValueError(
                 f"--signature is {self.signature!r}; expected one of {list(SENT_SIGNATURES)}"
             )
-        check_flips(self.flips)
-        if self.flips != NO_FLIPS and self.signature == ENCODED_SIGNATURE.name:
+        check_flips(self.flip_set)
+        if self.flip_set != NO_FLIPS and self.signature == ENCODED_SIGNATURE.name:
             raise ValueError(
                 f"--flips is {self.flips} and --signature {self.signature}, which answers with "
                 f"masks that have no mean; expected --flips {NO_FLIPS}, or --signature "
                 f"{ARRAY_SIGNATURE.name}"
             )
+
+    @property
+    def flip_set(self) -> str:
+        """Name of the flips that are averaged, whether it was given or not."""
+        if self.flips is not None:
+            return self.flips
+        return NO_FLIPS if self.signature == ENCODED_SIGNATURE.name else DEFAULT_FLIPS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,7 +50,6 @@ _RESULTS_DEPEND_ON = (
     "model_version",
     "model_label",
     "signature",
-    "flips",
     "postprocess",
     "masks_as",
     "overlays",
@@ -102,8 +101,9 @@ def run(
             num_finished_before=len(finished),
         )
         options = {key: _plain(value) for key, value in dataclasses.asdict(config).items()}
+        options |= {"flips": config.flip_set, "answered_version": version}
         if made:  # else the table of an earlier run is worth more than an empty one
-            write_summary(config.out, summary, options={**options, "answered_version": version})
+            write_summary(config.out, summary, options=options)
     except OSError as error:
         raise InputError(f"{config.out} cannot be written: {error}; give another --out") from error
     return summary
@@ -128,7 +128,7 @@ def segment(
         milliseconds = 1000 * (time.perf_counter() - start)
         mask = _decoded_mask(mask_file, height=height, width=width)
     else:
-        mask = _mask_from_pixels(image, client=client, flips=config.flips)
+        mask = _mask_from_pixels(image, client=client, flips=config.flip_set)
         milliseconds = 1000 * (time.perf_counter() - start)
     if config.postprocess:
         mask, mask_file = clean_mask(mask, image), None
@@ -268,7 +268,8 @@ def _endpoint(config: PredictConfig) -> Endpoint:
 
 
 def _settings(config: PredictConfig) -> dict[str, Any]:
-    return {name: _plain(getattr(config, name)) for name in _RESULTS_DEPEND_ON}
+    settings = {name: _plain(getattr(config, name)) for name in _RESULTS_DEPEND_ON}
+    return {**settings, "flips": config.flip_set}
 
 
 def _latest_version(results: Sequence[SliceResult]) -> int | None:

@@ -21,10 +21,10 @@ down; to any other, a body upside down is nothing that it knows.
 
 FLIP_CHOICES = tuple(FLIP_SETS)
 
-DEFAULT_FLIPS = NO_FLIPS
+DEFAULT_FLIPS = "horizontal"
 """What ``trainer evaluate`` and ``serving predict`` average where they are not told."""
 
-DEFAULT_POSTPROCESS = False
+DEFAULT_POSTPROCESS = True
 """Whether both clean masks where they are not told: ``trainer.postprocessing``."""
 
 

@@ -266,11 +266,11 @@ def test_other_settings_begin_anew(
 ) -> None:
     path = write_slice("a.bmp", SMALL)
     run(path, tmp_path / "out", server.target)
-    summary, _ = run(path, tmp_path / "out", server.target, postprocess=True, masks_as=["npy"])
+    summary, _ = run(path, tmp_path / "out", server.target, postprocess=False, masks_as=["npy"])
     assert summary.num_finished_before == 0
     assert "holds results of other settings (masks_as, postprocess)" in caplog.text
     assert [entry.name for entry in (tmp_path / "out" / "masks").iterdir()] == ["a.npy"]
-    summary, _ = run(path, tmp_path / "out", server.target, postprocess=True, masks_as=["npy"])
+    summary, _ = run(path, tmp_path / "out", server.target, postprocess=False, masks_as=["npy"])
     assert summary.num_finished_before == 1
 
 

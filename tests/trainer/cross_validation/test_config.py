@@ -68,7 +68,7 @@ def test_figures_depend_on_the_recipe_and_not_on_the_machine():
     assert one.describe("anna") == other.describe("anna")
     for changed in (
         make(settings={"epochs": 3}),
-        make(flips="horizontal"),
+        make(flips="all"),
         make(postprocess=not one.postprocess),
         make(scanner_every=2),
     ):

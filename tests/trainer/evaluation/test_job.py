@@ -181,7 +181,11 @@ def test_mean_of_flips_is_taken_before_the_threshold(saved_model, folders, tmp_p
     areas = {}
     for flips in ("none", "horizontal"):
         config = EvaluationConfig(
-            model=saved_model, out=tmp_path / "out", flips=flips, **folders.settings()
+            model=saved_model,
+            out=tmp_path / "out",
+            flips=flips,
+            postprocess=False,
+            **folders.settings(),
         )
         areas[flips] = evaluate(config)["by_slice"][0]["predicted_area_px"]
     # The means are 0.45, 0.3 and 0.45.
