@@ -20,7 +20,7 @@ flags = $(foreach name,$(1),$(if $($(name)),--$(call lower,$(name)) "$($(name))"
 
 .DEFAULT_GOAL := help
 .PHONY: help setup data phantoms tfrecords inspect train-multigpu show-augmentation evaluate cross-validate export \
-	serve predict demo test lint check format lock clean
+	serve predict view demo test lint check format lock clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
@@ -71,6 +71,9 @@ serve: $(READY)  ## Serve a model for development: MODEL=dir
 predict: $(READY)  ## Masks of a slice or a folder, over gRPC: INPUT=path OUT=dir
 	$(call require,INPUT,a slice or a folder of slices)
 	$(PY) -m serving predict "$(INPUT)" --out "$(or $(OUT),runs/predictions)" $(ARGS)
+
+view: $(READY)  ## A page on which slices are dropped and masks looked at, at 127.0.0.1:8080
+	$(PY) -m serving view $(ARGS)
 
 demo: $(READY)  ## The whole road on phantoms, or on IMAGES=dir MASKS=dir; OUT=runs/demo
 	$(PY) -m serving demo --out "$(or $(OUT),runs/demo)" $(if $(IMAGES),--images "$(IMAGES)") $(if $(MASKS),--masks "$(MASKS)") $(ARGS)

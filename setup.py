@@ -43,6 +43,8 @@ TRAINER = [
     "zlib-ng>=1.1,<2",
 ]
 SERVING = [
+    # The page of `view`; waitress serves it.
+    "flask>=3.1,<4",
     "grpcio>=1.80,<2",
     # The health service that Kubernetes asks, in the embedded server.
     "grpcio-health-checking>=1.80,<2",
@@ -54,6 +56,7 @@ SERVING = [
     "tensorflow>=2.21,<2.22",
     "tensorflow-serving-api>=2.21,<2.22",
     "tqdm>=4.67,<5",
+    "waitress>=3,<4",
 ]
 DEV = [
     # A client of another project, and certificates: the embedded server must not look different.
@@ -63,6 +66,8 @@ DEV = [
     "pycocotools>=2.0.10,<3",
     "mypy>=2,<3",
     "pytest>=9,<10",
+    # The page in a browser, where Chromium and its driver are installed.
+    "selenium>=4.30,<5",
     "ruff>=0.17,<0.18",
     "uv>=0.13,<0.14",
 ]
@@ -85,10 +90,12 @@ setup(
         "trainer.evaluation",
         "serving",
         "serving.embedded",
+        "serving.view",
     ],
     package_data={
         "preprocessing.inspection": ["gallery.html.j2"],
         "serving": ["report.html.j2"],
+        "serving.view": ["page.css", "page.html", "page.js"],
         "trainer": ["MODEL_CARD.md.j2"],
     },
     install_requires=["numpy>=2.1,<3"],

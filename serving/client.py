@@ -17,6 +17,7 @@ from trainer.signature import (
     ENCODED_SIGNATURE,
     PREDICTED_MASK,
     PROBABILITY,
+    PROBABILITY_THRESHOLD,
 )
 from trainer.test_time import NO_FLIPS, check_flips, flipped, mean_of_flips
 
@@ -176,3 +177,26 @@ class SegmentationClient:
         answer = codec.read_answer(response)
         self._answered.version = answer.model_version
         return answer
+
+
+def mask_of_pixels(
+    image: npt.NDArray[np.uint8], *, client: SegmentationClient, flips: str
+) -> npt.NDArray[np.uint8]:
+    """Segments one slice, and averages its flips if there are any.
+
+    Args:
+        image: [height, width] uint8 gray values.
+        client: of the server.
+        flips: a name in ``trainer.test_time.FLIP_SETS``.
+
+    Returns:
+        [height, width] uint8; 1 is lung, 0 is background.
+
+    Raises:
+        ValueError: if the image has another type or shape, or there is no such set.
+        CallError: one of its kinds, if there is no mask.
+    """
+    if flips == NO_FLIPS:
+        return client.predict(image)
+    probability = client.probability(image, flips=flips)
+    return (probability >= PROBABILITY_THRESHOLD).astype(np.uint8)

@@ -16,6 +16,7 @@ DEFAULT_TIMEOUT_S = 30.0
 MAX_TIMEOUT_S = 86400.0
 LARGEST_PORT = 65535
 MAX_WINDOW = 256
+MAX_UPLOAD_MIB = 1024
 
 SENT_SIGNATURES = (ARRAY_SIGNATURE.name, ENCODED_SIGNATURE.name)
 """What the client sends; the third signature takes the same pixels in four times the bytes."""
@@ -103,14 +104,8 @@ class ServeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictConfig:
-    """Which slices get masks, from which server, and where the masks go."""
-
-    inputs: Sequence[Path]
-    """Slices, folders that are searched through for slices, and patterns such as ``P1/*.bmp``."""
-
-    out: Path
-    """Folder for masks, overlays and the summary."""
+class CallConfig:
+    """Which model is asked, where, and what is done around it."""
 
     target: str = "localhost:8500"
     """HOST:PORT of the server's gRPC endpoint."""
@@ -124,15 +119,12 @@ class PredictConfig:
     model_label: str | None = None
     """Label of the version to ask for, instead of its number."""
 
-    signature: str = ARRAY_SIGNATURE.name
-    """``serving_default`` sends pixels, ``encoded`` sends the file's own bytes."""
-
     flips: str | None = None
     """Which flips of a slice are segmented too and averaged: a name in ``FLIP_SETS``; None:
     ``DEFAULT_FLIPS``, or no flips with the signature ``encoded``, whose masks have no mean."""
 
     postprocess: bool = DEFAULT_POSTPROCESS
-    """Clean masks: drop specks, fill small holes."""
+    """Clean masks: drop specks and open air, fill small holes."""
 
     timeout_s: float = DEFAULT_TIMEOUT_S
     """Seconds for each slice, retries included."""
@@ -155,6 +147,45 @@ class PredictConfig:
     tls_server_name: str | None = None
     """Name in the server's certificate, where that is not the host of the target."""
 
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+            ValueError: if a value cannot work.
+        """
+        _check_model_name("--model-name", self.model_name)
+        check_target(self.target)
+        if not 0 < self.timeout_s <= MAX_TIMEOUT_S:
+            raise ValueError(
+                f"--timeout-s is {self.timeout_s}; expected seconds above 0, and at most "
+                f"{MAX_TIMEOUT_S:g}, which is a day"
+            )
+        check_model_choice(self.model_version, self.model_label)
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError(
+                "--tls-certificate and --tls-key belong together; give both, or neither"
+            )
+        check_flips(self.flip_set)
+
+    @property
+    def flip_set(self) -> str:
+        """Name of the flips that are averaged, whether it was given or not."""
+        return DEFAULT_FLIPS if self.flips is None else self.flips
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig(CallConfig):
+    """Which slices get masks, from which server, and where the masks go."""
+
+    inputs: Sequence[Path]
+    """Slices, folders that are searched through for slices, and patterns such as ``P1/*.bmp``."""
+
+    out: Path
+    """Folder for masks, overlays and the summary."""
+
+    signature: str = ARRAY_SIGNATURE.name
+    """``serving_default`` sends pixels, ``encoded`` sends the file's own bytes."""
+
     window: int = 4
     """Slices that are under way at the same time."""
 
@@ -173,14 +204,7 @@ class PredictConfig:
         Raises:
             ValueError: if a value cannot work.
         """
-        _check_model_name("--model-name", self.model_name)
-        check_target(self.target)
-        if not 0 < self.timeout_s <= MAX_TIMEOUT_S:
-            raise ValueError(
-                f"--timeout-s is {self.timeout_s}; expected seconds above 0, and at most "
-                f"{MAX_TIMEOUT_S:g}, which is a day"
-            )
-        check_model_choice(self.model_version, self.model_label)
+        super().__post_init__()
         if not 1 <= self.window <= MAX_WINDOW:
             raise ValueError(f"--window is {self.window}; expected 1 to {MAX_WINDOW}")
         if not self.masks_as or not set(self.masks_as) <= set(MASK_FORMATS):
@@ -188,15 +212,10 @@ class PredictConfig:
                 f"--masks-as is {' '.join(self.masks_as)!r}; expected some of "
                 f"{' '.join(MASK_FORMATS)}"
             )
-        if (self.tls_certificate is None) != (self.tls_key is None):
-            raise ValueError(
-                "--tls-certificate and --tls-key belong together; give both, or neither"
-            )
         if self.signature not in SENT_SIGNATURES:
             raise ValueError(
                 f"--signature is {self.signature!r}; expected one of {list(SENT_SIGNATURES)}"
             )
-        check_flips(self.flip_set)
         if self.flip_set != NO_FLIPS and self.signature == ENCODED_SIGNATURE.name:
             raise ValueError(
                 f"--flips is {self.flips} and --signature {self.signature}, which answers with "
@@ -207,9 +226,34 @@ class PredictConfig:
     @property
     def flip_set(self) -> str:
         """Name of the flips that are averaged, whether it was given or not."""
-        if self.flips is not None:
-            return self.flips
-        return NO_FLIPS if self.signature == ENCODED_SIGNATURE.name else DEFAULT_FLIPS
+        if self.flips is None and self.signature == ENCODED_SIGNATURE.name:
+            return NO_FLIPS
+        return super().flip_set
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewConfig(CallConfig):
+    """Which server the page asks, and what it takes."""
+
+    port: int = 8080
+    """Port of the page at 127.0.0.1; 0 takes a free one."""
+
+    max_upload_mib: int = 64
+    """Largest file that is taken."""
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+            ValueError: if a value cannot work.
+        """
+        super().__post_init__()
+        if not 0 <= self.port <= LARGEST_PORT:
+            raise ValueError(f"--port is {self.port}; expected 0 to {LARGEST_PORT}")
+        if not 1 <= self.max_upload_mib <= MAX_UPLOAD_MIB:
+            raise ValueError(
+                f"--max-upload-mib is {self.max_upload_mib}; expected 1 to {MAX_UPLOAD_MIB}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,14 +4,14 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import numpy as np
 import numpy.typing as npt
 
 from serving import codec
-from serving.config import DEFAULT_TIMEOUT_S, check_model_choice, check_target
+from serving.config import DEFAULT_TIMEOUT_S, CallConfig, check_model_choice, check_target
 from serving.errors import (
     CallError,
     DeadlineExceededError,
@@ -119,6 +119,25 @@ class Endpoint:
         """
         check_target(self.target)
         check_model_choice(self.model_version, self.model_label)
+
+    @classmethod
+    def of(cls, config: CallConfig) -> Self:
+        """Gives the endpoint that the flags of a command describe."""
+        tls = Tls(
+            ca=config.tls_ca,
+            certificate=config.tls_certificate,
+            key=config.tls_key,
+            server_name=config.tls_server_name,
+        )
+        return cls(
+            config.target,
+            model_name=config.model_name,
+            model_version=config.model_version,
+            model_label=config.model_label,
+            timeout_s=config.timeout_s,
+            wait_for_ready=config.wait_for_ready,
+            tls=tls if config.tls or tls != Tls() else None,
+        )
 
     @property
     def channel_options(self) -> list[tuple[str, Any]]:

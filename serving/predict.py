@@ -15,9 +15,9 @@ import numpy.typing as npt
 from preprocessing.images.reading import UnreadableImageError, decode_slice, read_slice
 from preprocessing.publish import write_bytes
 from preprocessing.spec import MASK_FILE_FOREGROUND
-from serving.client import SegmentationClient
+from serving.client import SegmentationClient, mask_of_pixels
 from serving.config import PredictConfig
-from serving.endpoint import Endpoint, Tls
+from serving.endpoint import Endpoint
 from serving.errors import (
     CallError,
     InputError,
@@ -34,8 +34,7 @@ from serving.pipeline import in_order
 from serving.results import SliceResult, Summary, write_summary
 from serving.slice_files import SliceFile, find_slices
 from trainer.postprocessing import clean_mask
-from trainer.signature import ENCODED_SIGNATURE, PROBABILITY_THRESHOLD
-from trainer.test_time import NO_FLIPS
+from trainer.signature import ENCODED_SIGNATURE
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +127,7 @@ def segment(
         milliseconds = 1000 * (time.perf_counter() - start)
         mask = _decoded_mask(mask_file, height=height, width=width)
     else:
-        mask = _mask_from_pixels(image, client=client, flips=config.flip_set)
+        mask = mask_of_pixels(image, client=client, flips=config.flip_set)
         milliseconds = 1000 * (time.perf_counter() - start)
     if config.postprocess:
         mask, mask_file = clean_mask(mask, image), None
@@ -179,7 +178,7 @@ def _segment_all(
     """
     results: list[SliceResult] = []
     num_masks = num_refused = failed_in_a_row = 0
-    client = SegmentationClient(_endpoint(config))
+    client = SegmentationClient(Endpoint.of(config))
     segmented = in_order(partial(_try, client=client, config=config), slices, window=config.window)
     # The client is closed first: that ends the calls under way when the run is interrupted.
     with closing(segmented), client:
@@ -249,24 +248,6 @@ def _finished_before(
     return finished
 
 
-def _endpoint(config: PredictConfig) -> Endpoint:
-    tls = Tls(
-        ca=config.tls_ca,
-        certificate=config.tls_certificate,
-        key=config.tls_key,
-        server_name=config.tls_server_name,
-    )
-    return Endpoint(
-        config.target,
-        model_name=config.model_name,
-        model_version=config.model_version,
-        model_label=config.model_label,
-        timeout_s=config.timeout_s,
-        wait_for_ready=config.wait_for_ready,
-        tls=tls if config.tls or tls != Tls() else None,
-    )
-
-
 def _settings(config: PredictConfig) -> dict[str, Any]:
     settings = {name: _plain(getattr(config, name)) for name in _RESULTS_DEPEND_ON}
     return {**settings, "flips": config.flip_set}
@@ -278,15 +259,6 @@ def _latest_version(results: Sequence[SliceResult]) -> int | None:
 
 def _stop_reason(error: CallError, *, num_left: int) -> str:
     return str(error) if num_left == 1 else f"stopped with {num_left} slices left: {error}"
-
-
-def _mask_from_pixels(
-    image: npt.NDArray[np.uint8], *, client: SegmentationClient, flips: str
-) -> npt.NDArray[np.uint8]:
-    if flips == NO_FLIPS:
-        return client.predict(image)
-    probability = client.probability(image, flips=flips)
-    return (probability >= PROBABILITY_THRESHOLD).astype(np.uint8)
 
 
 def _decoded_mask(mask_file: bytes, *, height: int, width: int) -> npt.NDArray[np.uint8]:

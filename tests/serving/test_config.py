@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from serving.__main__ import _parser
-from serving.config import DemoConfig, PredictConfig, ServeConfig, check_target
+from serving.config import DemoConfig, PredictConfig, ServeConfig, ViewConfig, check_target
+from serving.flags import build_parser
 
 
 @pytest.mark.parametrize(
@@ -13,11 +13,12 @@ from serving.config import DemoConfig, PredictConfig, ServeConfig, check_target
     [
         (["serve", "--model_base_path", "m"], ServeConfig(model_base_path=Path("m"))),
         (["predict", "in", "--out", "o"], PredictConfig(inputs=[Path("in")], out=Path("o"))),
+        (["view"], ViewConfig()),
         (["demo", "--out", "o"], DemoConfig(out=Path("o"))),
     ],
 )
 def test_flags_and_their_defaults_are_the_fields(argv: list[str], config: Any) -> None:
-    parsed = vars(_parser().parse_args(argv))
+    parsed = vars(build_parser().parse_args(argv))
     del parsed["verb"]
     assert parsed == {field.name: getattr(config, field.name) for field in fields(config)}
 
