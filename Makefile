@@ -20,7 +20,7 @@ flags = $(foreach name,$(1),$(if $($(name)),--$(call lower,$(name)) "$($(name))"
 
 .DEFAULT_GOAL := help
 .PHONY: help setup data phantoms tfrecords inspect train-multigpu show-augmentation evaluate cross-validate export \
-	serve predict view demo test lint check format lock clean
+	serve serve-container predict view demo test lint check format lock clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
@@ -67,6 +67,12 @@ export: $(READY)  ## Best epoch of a run to a SavedModel: RUN=dir MODEL=dir
 serve: $(READY)  ## Serve a model for development: MODEL=dir
 	$(call require,MODEL,folder that `make export` wrote)
 	$(PY) -m serving serve --model_base_path "$(MODEL)" $(ARGS)
+
+serve-container: $(READY)  ## TensorFlow Serving's container, where Docker is: MODEL=dir [TAG=2.21.0-gpu]
+	$(call require,MODEL,folder that `make export` wrote)
+	$(PY) -m serving container --model_base_path "$(MODEL)" --rest_api_port 8501 \
+		--monitoring_config_file serving/container/monitoring.config \
+		$(if $(TAG),--tag "$(TAG)") $(ARGS)
 
 predict: $(READY)  ## Masks of a slice or a folder, over gRPC: INPUT=path OUT=dir
 	$(call require,INPUT,a slice or a folder of slices)

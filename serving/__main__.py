@@ -8,14 +8,16 @@ if __name__ == "__main__":
 
 import json
 import logging
+import os
 import queue
+import shutil
 import sys
 from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from serving.config import DemoConfig, PredictConfig, ServeConfig, ViewConfig
-from serving.errors import ServingError
+from serving.errors import InputError, ServingError
 from serving.flags import build_parser
 
 if TYPE_CHECKING:  # the real import loads the engine, which the other verbs can do without
@@ -36,7 +38,13 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command and gives its exit code."""
     try:
         arguments = _parse(argv)
-        verbs = {"serve": _serve, "predict": _predict, "view": _view, "demo": _demo}
+        verbs = {
+            "serve": _serve,
+            "container": _container,
+            "predict": _predict,
+            "view": _view,
+            "demo": _demo,
+        }
         run = verbs[arguments.pop("verb")]
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         return run(arguments)
@@ -50,11 +58,10 @@ def main(argv: list[str] | None = None) -> int:
 def _parse(argv: list[str] | None) -> dict[str, Any]:
     parser = build_parser()
     arguments, unknown = parser.parse_known_args(argv)
-    if unknown and arguments.verb == "serve":
+    if unknown and arguments.verb in ("serve", "container"):
         parser.error(
-            f"this server has no {' '.join(unknown)}; expected flags that `python -m serving serve "
-            "--help` lists. What else tensorflow_model_server takes is for production: leave it "
-            "away here"
+            f"this server has no {' '.join(unknown)}; expected flags that `python -m serving "
+            f"{arguments.verb} --help` lists; leave away what else tensorflow_model_server takes"
         )
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -98,7 +105,8 @@ def _wait_for(stop: "queue.SimpleQueue[int]") -> None:
 
 
 def _print_start(config: ServeConfig, server: "EmbeddedServer") -> None:
-    from serving.embedded.production import describe_signatures, docker_command
+    from serving.container.command import as_shell, docker_command
+    from serving.embedded.description import describe_signatures
 
     models = server.models.served()
     for model in models:
@@ -108,7 +116,7 @@ def _print_start(config: ServeConfig, server: "EmbeddedServer") -> None:
     print(f"gRPC at {server.target}, REST {f'at {server.rest_url}' if server.rest_url else 'off'}")
     print("Ctrl-C stops it.")
     print("This server is for development; in production TensorFlow Serving does the same:")
-    print(f"  {docker_command(config, port=server.port)}")
+    print(f"  {as_shell(docker_command(config, port=server.port))}")
     ready = {
         "target": server.target,
         "rest_url": server.rest_url,
@@ -116,6 +124,29 @@ def _print_start(config: ServeConfig, server: "EmbeddedServer") -> None:
         "model_version": models[0].version,
     }
     print(READY, json.dumps(ready), flush=True)
+
+
+def _container(arguments: dict[str, Any]) -> int:
+    from serving.container.command import as_shell, docker_command
+
+    tag, is_printed = arguments.pop("tag"), arguments.pop("print")
+    config = ServeConfig(**arguments)
+    if not config.port:
+        raise ValueError("--port is 0; expected a port that is known before the container runs")
+    command = docker_command(config, port=config.port, tag=tag)
+    if is_printed:
+        print(as_shell(command))
+        return EXIT_OK
+    program = shutil.which("docker") or shutil.which("podman")
+    if program is None:
+        raise InputError(
+            "neither docker nor podman is installed; install one, or run what --print prints where "
+            "one is. `serve` needs no container"
+        )
+    print(as_shell(command), flush=True)
+    words = [word for line in command for word in line]
+    # In the place of this process: signals reach it, and its exit code is the answer.
+    os.execv(program, [program, *words[1:]])
 
 
 def _predict(arguments: dict[str, Any]) -> int:

@@ -303,6 +303,11 @@ class DemoConfig:
             )
 
 
+def host_and_port(host: str, port: int) -> str:
+    """Joins both; an IPv6 address gets its brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def check_target(target: str) -> None:
     """Checks the form of a target; gRPC itself would dial port 443 where none is given.
 

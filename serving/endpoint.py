@@ -223,6 +223,11 @@ class Endpoint:
                 f"{self.target} serves no model {model} ({details}); check --model-name, "
                 "--model-version and --model-label against what the server printed"
             )
+        elif details.startswith(_BATCH_OF_SIZES):
+            message = (
+                f"{self.target} batches slices of different sizes, which cannot be ({details}); "
+                "start it without --enable_batching, or use --signature encoded"
+            )
         elif code is grpc.StatusCode.FAILED_PRECONDITION or details.startswith(_WRONG_INPUTS):
             kind = SignatureError
             message = (
@@ -278,6 +283,9 @@ _TLS_REASONS = {
 """What to say where gRPC's report of a failed connection holds these words, in this order."""
 
 _HUNG_UP = "Socket closed"
+_BATCH_OF_SIZES = "Tensors with name"
+"""How TensorFlow Serving begins where requests of other sizes wait together in a batch."""
+
 _UNKNOWN_LABEL = "Unrecognized servable version label"
 
 

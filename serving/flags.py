@@ -12,6 +12,7 @@ from serving.config import (
     ServeConfig,
     ViewConfig,
 )
+from serving.container.command import TAG
 from trainer.test_time import DEFAULT_FLIPS, FLIP_CHOICES
 
 
@@ -24,6 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     _add_serve(verbs)
+    _add_container(verbs)
     _add_predict(verbs)
     _add_view(verbs)
     _add_demo(verbs)
@@ -44,6 +46,30 @@ def _add_serve(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         ),
         allow_abbrev=False,
     )
+    _add_server(serve)
+
+
+def _add_container(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    container = verbs.add_parser(
+        "container",
+        help="serve a model with TensorFlow Serving's own container, where Docker or Podman is",
+        description=(
+            "Run the tensorflow/serving container on a model: as nobody, without rights, with the "
+            "server as the process that signals reach. The flags are those of `serve`."
+        ),
+        allow_abbrev=False,
+    )
+    container.add_argument(
+        "--tag", default=TAG, help="tag of the image, such as 2.21.0-gpu (default: %(default)s)"
+    )
+    container.add_argument(
+        "--print", action="store_true", help="print the command instead of running it"
+    )
+    _add_server(container)
+
+
+def _add_server(serve: argparse.ArgumentParser) -> None:
+    """Adds the fields of ``ServeConfig``, named as tensorflow_model_server names them."""
     serve.add_argument(
         "--model_base_path",
         type=Path,

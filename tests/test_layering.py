@@ -136,7 +136,7 @@ def test_only_the_distribution_module_names_tf_distribute_classes():
 
 def test_package_files_are_empty():
     paths = [path for path in modules() if path.name == "__init__.py"]
-    assert len(paths) == 12
+    assert len(paths) == 13
     for path in paths:
         assert path.read_text() == "", path
 

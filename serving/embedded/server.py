@@ -16,7 +16,7 @@ from typing import Self
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from serving.config import ServeConfig
+from serving.config import ServeConfig, host_and_port
 from serving.embedded import codes, servicers
 from serving.embedded.codes import RequestError
 from serving.embedded.config_files import TlsConfig, metrics_path, model_configs, tls_config
@@ -112,11 +112,6 @@ class EmbeddedServer:
     ) -> None:
         """Stops."""
         self.stop()
-
-
-def host_and_port(host: str, port: int) -> str:
-    """Joins both; an IPv6 address gets its brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _load(config: ServeConfig, metrics: Metrics) -> ModelStore:

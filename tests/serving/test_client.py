@@ -168,6 +168,12 @@ def test_file_that_the_model_cannot_decode_is_refused_in_one_line(server: Embedd
         ("INVALID_ARGUMENT", "Expects arg[0] to be float", SignatureError, "of this project"),
         ("INVALID_ARGUMENT", "bad pixels", RefusedInputError, "refuses it: bad pixels"),
         ("RESOURCE_EXHAUSTED", "larger than max", MessageTooLargeError, "message limit"),
+        (
+            "FAILED_PRECONDITION",
+            "Tensors with name 'image:0' from different tasks have different shapes",
+            UnexpectedAnswerError,
+            "batches slices of different sizes, which cannot be .* start it without --enable_batch",
+        ),
         ("INTERNAL", "boom", UnexpectedAnswerError, "failed with INTERNAL: boom; see the server"),
     ],
 )

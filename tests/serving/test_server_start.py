@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from serving.client import SegmentationClient
-from serving.config import ServeConfig
-from serving.embedded import production
+from serving.config import ServeConfig, host_and_port
 from serving.embedded.config_files import model_configs
+from serving.embedded.description import describe_signatures
 from serving.embedded.models import ModelStore
-from serving.embedded.server import EmbeddedServer, host_and_port
+from serving.embedded.server import EmbeddedServer
 from serving.errors import BrokenModelError, ListenError, NoModelError, ServerUnavailableError
 
 
@@ -133,62 +133,8 @@ def test_ipv6_address_gets_brackets() -> None:
     assert host_and_port("::1", 8500) == "[::1]:8500"
 
 
-def test_production_command_serves_the_same(model_base_path: Path) -> None:
-    config = ServeConfig(model_base_path=model_base_path, model_name="lungs", rest_api_port=8501)
-    command = production.docker_command(config, port=8500).replace("\\\n", " ")
-    words = command.split()
-    assert words[:2] == ["docker", "run"]
-    assert f"{model_base_path.resolve()}:/models/lungs:ro" in words
-    for expected in (
-        "127.0.0.1:8500:8500",
-        "127.0.0.1:8501:8501",
-        "--port=8500",
-        "--rest_api_port=8501",
-        "--model_name=lungs",
-        "--model_base_path=/models/lungs",
-        "--cap-drop",
-        "--read-only",
-        "--init",
-    ):
-        assert expected in words
-    assert re.search(r"tensorflow/serving:\d+\.\d+\.\d+ ", command)
-    assert command.index("tensorflow/serving:") < command.index("--port=8500")
-
-
-def test_production_command_has_the_files_and_switches_too(
-    model_base_path: Path, tmp_path: Path
-) -> None:
-    path = tmp_path / "models.config"
-    path.write_text(
-        f'model_config_list {{ config {{ name: "m" base_path: "{model_base_path}" '
-        'model_platform: "tensorflow" } }'
-    )
-    config = ServeConfig(
-        model_config_file=path,
-        ssl_config_file=tmp_path / "ssl.config",
-        enable_grpc_healthcheck_service=True,
-    )
-    words = production.docker_command(config, port=8500).replace("\\\n", " ").split()
-    for expected in (
-        f"{path}:/config/model_config_file:ro",
-        f"{model_base_path}:{model_base_path}:ro",
-        f"{tmp_path}/ssl.config:/config/ssl_config_file:ro",
-        "--model_config_file=/config/model_config_file",
-        "--ssl_config_file=/config/ssl_config_file",
-        "--enable_grpc_healthcheck_service",
-    ):
-        assert expected in words
-
-
-def test_production_image_is_of_the_installed_tensorflow() -> None:
-    from importlib.metadata import version
-
-    major_minor = version("tensorflow").rsplit(".", 1)[0]
-    assert production.IMAGE.startswith(f"tensorflow/serving:{major_minor}.")
-
-
 def test_signatures_are_described_without_tensorflows_own(server: EmbeddedServer) -> None:
-    lines = production.describe_signatures(server.models.served()[0])
+    lines = describe_signatures(server.models.served()[0])
     assert [line.split()[0] for line in lines] == ["encoded", "serving_default"]
     assert "image uint8[?,?,?,1] -> predicted_mask uint8[?,?,?,1], probability" in lines[1]
 

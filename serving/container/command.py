@@ -1,18 +1,16 @@
-"""The command line that serves the same in production, with TensorFlow Serving's container."""
+"""The command line of TensorFlow Serving's container, which serves the same in production."""
 
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from serving.config import ServeConfig
+from serving.config import ServeConfig, host_and_port
 from serving.embedded.config_files import model_configs
-from serving.embedded.models import ServedModel
-from serving.embedded.server import host_and_port
-from serving.tensors import type_name
 
-IMAGE = "tensorflow/serving:2.21.0"
-"""Image of TensorFlow Serving: the TensorFlow version that trains and exports the model."""
+IMAGE = "tensorflow/serving"
+
+TAG = "2.21.0"
+"""The TensorFlow version that trains and exports the model."""
 
 _UNPRIVILEGED_USER = "65534:65534"
 _FILES = (
@@ -35,7 +33,7 @@ _HARDENING = [
 ]
 
 
-def docker_command(config: ServeConfig, *, port: int) -> str:
+def docker_command(config: ServeConfig, *, port: int, tag: str = TAG) -> list[list[str]]:
     """Gives the ``docker run`` line that serves the same model at the same ports.
 
     The image's own entry point is a shell script that runs as root and keeps signals for itself:
@@ -44,24 +42,32 @@ def docker_command(config: ServeConfig, *, port: int) -> str:
     Args:
         config: what the embedded server was started with.
         port: gRPC's port, where the configuration asked for a free one.
+        tag: of the image; a GPU needs one such as ``2.21.0-gpu``.
 
     Returns:
-        A command over several lines, ready for a shell.
+        The words of the command, those of a line together.
+
+    Raises:
+        StartError: if a file of the configuration cannot be read.
     """
     mounts, server_flags = _models(config)
     ports = [port, config.rest_api_port] if config.rest_api_port else [port]
     server_flags.insert(0, f"--port={port}")
     if config.rest_api_port:
         server_flags.append(f"--rest_api_port={config.rest_api_port}")
-    lines: list[Sequence[str]] = [
+    return [
         ["docker", "run", "--rm", "--init"],
         [word for option in _HARDENING for word in option],
         *(["-p", f"{host_and_port(config.bind_address, p)}:{p}"] for p in ports),
         *(["-v", f"{source}:{target}:ro"] for source, target in mounts),
-        ["--entrypoint", "tensorflow_model_server", IMAGE],
+        ["--entrypoint", "tensorflow_model_server", f"{IMAGE}:{tag}"],
         server_flags,
     ]
-    return " \\\n    ".join(shlex.join(line) for line in lines)
+
+
+def as_shell(command: Sequence[Sequence[str]]) -> str:
+    """Writes a command over several lines, ready for a shell."""
+    return " \\\n    ".join(shlex.join(line) for line in command)
 
 
 def _models(config: ServeConfig) -> tuple[list[tuple[str, str]], list[str]]:
@@ -81,25 +87,7 @@ def _models(config: ServeConfig) -> tuple[list[tuple[str, str]], list[str]]:
             mounts.append((str(path.absolute()), f"/config/{name}"))
             flags.append(f"--{name}=/config/{name}")
     flags += [f"--{name}" for name in _SWITCHES if getattr(config, name)]
+    if config.file_system_poll_wait_seconds != ServeConfig.file_system_poll_wait_seconds:
+        seconds = max(0, round(config.file_system_poll_wait_seconds))
+        flags.append(f"--file_system_poll_wait_seconds={seconds}")
     return mounts, flags
-
-
-def describe_signatures(model: ServedModel) -> list[str]:
-    """Gives one line for each signature: what goes in, and what comes out."""
-    lines = []
-    width = max(len(name) for name in model.session.signatures)
-    for name, signature in sorted(model.session.signatures.items()):
-        if name.startswith("__"):  # TensorFlow's own, such as __saved_model_init_op
-            continue
-        inputs, outputs = (
-            ", ".join(f"{key} {_tensor_type(info)}" for key, info in sorted(tensors.items()))
-            for tensors in (signature.inputs, signature.outputs)
-        )
-        lines.append(f"{name:{width}}  {inputs} -> {outputs}")
-    return lines
-
-
-def _tensor_type(info: Any) -> str:
-    shape = info.tensor_shape
-    sizes = ["?" if dim.size < 0 else str(dim.size) for dim in shape.dim]
-    return f"{type_name(info.dtype)}[{','.join(sizes)}]"
