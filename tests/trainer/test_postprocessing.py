@@ -2,8 +2,11 @@ import time
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
+from preprocessing.images.reading import read_mask, read_slice
 from trainer.postprocessing import MAX_COMPONENTS, clean_mask
+from trainer.simulated_scanners import SCANNERS, simulate
 
 LARGE = 512
 
@@ -198,3 +201,17 @@ def test_air_is_known_at_any_number_of_pixels(scale):
 def test_slice_that_shows_nothing_shows_no_lung():
     mask, _ = slice_with(LUNG)
     assert not clean_mask(mask, np.full_like(mask, 90)).any()
+
+
+@pytest.mark.parametrize("scanner", ["", *SCANNERS])
+def test_real_lung_has_an_edge_on_every_scanner(lctsc, scanner):
+    num_pieces = 0
+    for path in sorted((lctsc / "images").glob("*.bmp"))[::10]:
+        image = read_slice(path)
+        mask = read_mask(lctsc / "masks" / path.name)
+        if scanner and mask.any():
+            image, mask = simulate(scanner, image=image, mask=mask, slice_id=path.stem)
+        cleaned = clean_mask(mask, image)
+        assert np.array_equal(cleaned, clean_mask(mask, image, min_edge_fraction=0)), path.stem
+        num_pieces += ndimage.label(cleaned)[1]
+    assert num_pieces > 20
