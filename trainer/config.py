@@ -16,6 +16,9 @@ CONFIG_FILENAME = "config.json"
 
 AUTO = "auto"
 PRECISIONS = (AUTO, "float32", "tf32", "bfloat16", "float16")
+EXPORT_PRECISIONS = ("float32", "bfloat16")
+"""bfloat16 gains time where the processor or the GPU multiplies such numbers, and loses elsewhere;
+float16 has too small a range for this network without a scaled loss."""
 CACHES = (AUTO, "memory", "disk", "none")
 NORMALIZATIONS = ("none", "instance")
 LOSSES = ("bce", "bce_dice")

@@ -1,19 +1,20 @@
 """From the best epoch of a run to a SavedModel that TensorFlow Serving can load."""
 
-import contextlib
+import dataclasses
 import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from preprocessing.manifest import DatasetManifest
 from preprocessing.publish import whole_folder, write_text
 from preprocessing.spec import MASK_FILE_FOREGROUND, VALIDATION_SPLIT
+from trainer.checkpoints import model_of
+from trainer.config import EXPORT_PRECISIONS, TrainerConfig
+from trainer.export_agreement import compare
 from trainer.failures import explained
 from trainer.guards import checked_files, checked_gray_values, checked_images
 from trainer.input_pipeline import read_examples
@@ -47,10 +48,6 @@ NUM_COMPARED_SLICES = 8
 MAX_VERSION = 2**63 - 1
 """TensorFlow Serving counts versions in 64 bits; a larger number is no version."""
 
-MAX_PROBABILITY_DIFFERENCE = 1e-5
-"""Allowed between the two; more means that the graph or the weights are not the same."""
-
-
 PROVENANCE = Path("assets.extra") / "provenance.json"
 """Below the folder of a version: the hash of the data that the model was trained on."""
 
@@ -74,12 +71,19 @@ class ExportConfig:
     """Slices in the requests that a server plays first, by each signature; those of the client,
     with flips and without. None of them: no requests."""
 
+    precision: str = EXPORT_PRECISIONS[0]
+    """In which numbers the served model computes, whatever the run was trained in."""
+
     def __post_init__(self) -> None:
         """Checks the values.
 
         Raises:
-            ValueError: if a batch size cannot be.
+            ValueError: if a batch size cannot be, or there is no such precision.
         """
+        if self.precision not in EXPORT_PRECISIONS:
+            raise ValueError(
+                f"--precision is {self.precision!r}; expected one of {', '.join(EXPORT_PRECISIONS)}"
+            )
         if not all(1 <= size <= MAX_WARM_UP_BATCH for size in self.warm_up_batches):
             raise ValueError(
                 f"--warm-up-batches is {' '.join(map(str, self.warm_up_batches))}; expected "
@@ -161,87 +165,51 @@ def export(config: ExportConfig) -> Path:
         ValueError: if there is no such run or dataset, or the SavedModel answers differently than
             the trained model.
     """
-    run_config, model = load_best_model(config.run)
+    run_config, trained = load_best_model(config.run)
+    reduced = config.precision != EXPORT_PRECISIONS[0]
     data, manifest = load_manifest(config.run, run_config, config.data)
     with explained(data, manifest):
-        examples = read_examples(data, manifest, VALIDATION_SPLIT).take(NUM_COMPARED_SLICES)
-        images = [example["image"].numpy() for example in examples]
+        examples = read_examples(data, manifest, VALIDATION_SPLIT)
+        slices = list(
+            (examples if reduced else examples.take(NUM_COMPARED_SLICES)).as_numpy_iterator()
+        )
     version = _next_version(config.out)
-    served = ServedModel(model)
     with whole_folder(config.out / str(version)) as aside:
-        served.save(aside)
-        difference = _compare(served, aside, images)
+        model = _copied(trained, run_config, config.precision) if reduced else trained
+        ServedModel(model).save(aside)
+        agreement = compare(ServedModel(trained).segment, aside, slices)
+        agreement.check(reduced=reduced)
         if config.warm_up_batches:
             write_warm_up_requests(aside, config.warm_up_batches)
         write_text(aside / "assets.extra" / "training_config.json", run_config.recipe_to_json())
         provenance = {
             "data_sha256": DatasetManifest.load(config.run).data_sha256(),
             "tensorflow": tf.__version__,
+            "precision": config.precision,
         }
+        if reduced:
+            provenance |= {
+                "validation_slices_with_lung": len(agreement.dice),
+                "dice": round(agreement.mean_dice, 6),
+                "dice_in_float32": round(agreement.mean_trained_dice, 6),
+            }
         write_text(aside / PROVENANCE, json.dumps(provenance, indent=2) + "\n")
         _copy_model_card(config.run, aside)
     logger.info(
-        "exported version %d to %s; on %d validation slices all signatures agree with the trained "
-        "model (probabilities differ by at most %.1e)",
+        "exported version %d to %s; %s",
         version,
         config.out / str(version),
-        len(images),
-        difference,
+        agreement.described(reduced=reduced),
     )
     return config.out / str(version)
 
 
-def _compare(served: ServedModel, saved_dir: Path, images: list[np.ndarray]) -> float:
-    """Runs all signatures of the SavedModel beside the trained model.
-
-    It is loaded into a session, as TensorFlow Serving does; ``tf.saved_model.load`` restores
-    weights that a session does not.
-
-    Returns:
-        The largest difference between two probabilities.
-
-    Raises:
-        ValueError: if the answers are not the same.
-    """
-    largest = 0.0
-    with contextlib.closing(tf.compat.v1.Session(graph=tf.Graph())) as session:
-        signatures = tf.compat.v1.saved_model.loader.load(
-            session, [tf.saved_model.SERVING], str(saved_dir)
-        ).signature_def
-        for image in images:
-            answer = _call(session, signatures[ARRAY_SIGNATURE.name], image[np.newaxis])
-            scaled = _call(
-                session, signatures[SCALED_SIGNATURE.name], image[np.newaxis] / np.float32(255)
-            )
-            file = tf.io.encode_png(image).numpy()
-            encoded = _call(session, signatures[ENCODED_SIGNATURE.name], [file])
-            expected = served.segment(tf.constant(image[np.newaxis]))[PROBABILITY.key].numpy()
-            found = np.stack([answer[PROBABILITY.key], scaled[PROBABILITY.key]])
-            difference = float(np.max(np.abs(found - expected)))
-            # Written so that NaN fails too.
-            if not difference <= MAX_PROBABILITY_DIFFERENCE:
-                raise ValueError(
-                    f"the SavedModel's probabilities differ from the trained model's by up to "
-                    f"{difference:.2e}, more than {MAX_PROBABILITY_DIFFERENCE:.0e}: not published"
-                )
-            mask = answer[PROBABILITY.key] >= PROBABILITY_THRESHOLD
-            from_file = tf.io.decode_png(encoded[PREDICTED_MASK_BYTES.key][0]).numpy()
-            if not np.array_equal(answer[PREDICTED_MASK.key], mask) or not np.array_equal(
-                from_file, mask[0] * MASK_FILE_FOREGROUND
-            ):
-                raise ValueError(
-                    "the masks of the SavedModel's signatures are not the thresholded "
-                    "probability: not published"
-                )
-            largest = max(largest, difference)
-    return largest
-
-
-def _call(session: Any, signature: Any, value: Any) -> dict[str, np.ndarray]:
-    """Calls a signature that has one input; gives its outputs by their keys."""
-    (received,) = signature.inputs.values()
-    outputs = {key: tensor.name for key, tensor in signature.outputs.items()}
-    return session.run(outputs, {received.name: value})
+def _copied(trained: UNet, run_config: TrainerConfig, precision: str) -> UNet:
+    """Builds the same network with the same weights, to compute in other numbers."""
+    model = model_of(dataclasses.replace(run_config, precision=precision))
+    for target, source in zip(model.weights, trained.weights, strict=True):
+        target.assign(source)
+    return model
 
 
 def _copy_model_card(run_dir: Path, saved_dir: Path) -> None:

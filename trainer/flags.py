@@ -7,6 +7,7 @@ from pathlib import Path
 from trainer.augmentation.config import FLIPS
 from trainer.config import (
     CACHES,
+    EXPORT_PRECISIONS,
     LOSSES,
     NORMALIZATIONS,
     PRECISIONS,
@@ -394,6 +395,13 @@ def _add_export(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         default=WARM_UP_BATCHES,
         metavar="N",
         help="slices in the requests that a server plays first; none: no requests",
+    )
+    export.add_argument(
+        "--precision",
+        choices=EXPORT_PRECISIONS,
+        default=EXPORT_PRECISIONS[0],
+        help="numbers that the served model computes in; bfloat16 is faster where the processor "
+        "or the GPU has instructions for it, and its Dice is told beside that of float32",
     )
 
 

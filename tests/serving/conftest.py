@@ -1,8 +1,10 @@
-"""A tiny SavedModel with the project's two signatures, servers over it, and slices as files."""
+"""Servers over the tiny model, and slices as files."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,52 +16,17 @@ from PIL import Image
 from serving.config import ServeConfig
 from serving.embedded.server import EmbeddedServer
 from serving.protos import predict_pb2
+from tests.serving.tiny_model import LUNG_BELOW, TINY_VERSION, export_tiny_model
 from trainer.signature import DEFAULT_MODEL_NAME
 
-LUNG_BELOW = 100
-TINY_VERSION = 3
-
-
-def _export_tiny_model(export_dir: Path) -> None:
-    import tensorflow as tf
-
-    class TinyModel(tf.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.lung_below = tf.Variable(float(LUNG_BELOW))
-
-        @tf.function(input_signature=[tf.TensorSpec([None, None, None, 1], tf.uint8, name="image")])
-        def segment(self, image: Any) -> Any:
-            probability = tf.sigmoid((self.lung_below - tf.cast(image, tf.float32)) / 16.0)
-            return {
-                "predicted_mask": tf.cast(probability > 0.5, tf.uint8),
-                "probability": probability,
-            }
-
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
-        def segment_files(self, image_bytes: Any) -> Any:
-            def segment_file(data: Any) -> Any:
-                image = tf.io.decode_image(data, expand_animations=False)[..., :1]
-                image = tf.ensure_shape(image, [None, None, 1])
-                mask = self.segment(image[tf.newaxis])["predicted_mask"][0]
-                return tf.io.encode_png(mask * 255)
-
-            masks = tf.map_fn(segment_file, image_bytes, fn_output_signature=tf.string)
-            return {"predicted_mask_bytes": masks}
-
-    model = TinyModel()
-    tf.saved_model.save(
-        model,
-        str(export_dir),
-        signatures={"serving_default": model.segment, "encoded": model.segment_files},
-    )
+GRPC_VARIABLE, REST_VARIABLE = "TENSORFLOW_SERVING_GRPC", "TENSORFLOW_SERVING_REST"
 
 
 @pytest.fixture(scope="session")
 def model_base_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with version 3 of the tiny model, and an older version that must not be served."""
     base = tmp_path_factory.mktemp("models")
-    _export_tiny_model(base / str(TINY_VERSION))
+    export_tiny_model(base / str(TINY_VERSION))
     (base / "2").mkdir()
     (base / "not-a-version").mkdir()
     return base
@@ -72,6 +39,29 @@ def server(model_base_path: Path) -> Iterator[EmbeddedServer]:
         ServeConfig(model_base_path=model_base_path, port=0, rest_api_port=free_port())
     ) as running:
         yield running
+
+
+@dataclass(frozen=True)
+class Served:
+    """Where a server answers that has the tiny model, ours or TensorFlow Serving."""
+
+    grpc: str
+    """HOST:PORT."""
+
+    rest: str
+    """http://HOST:PORT."""
+
+
+@pytest.fixture(scope="session")
+def served(request: pytest.FixtureRequest) -> Served:
+    """TensorFlow Serving where the environment says that it is there; else the embedded server."""
+    addresses = [os.environ.get(name) for name in (GRPC_VARIABLE, REST_VARIABLE)]
+    if all(addresses):
+        return Served(*addresses)
+    if any(addresses):
+        pytest.fail(f"give both {GRPC_VARIABLE}=HOST:PORT and {REST_VARIABLE}=http://HOST:PORT")
+    server = request.getfixturevalue("server")
+    return Served(server.target, f"http://127.0.0.1:{server.rest_api_port}")
 
 
 @pytest.fixture

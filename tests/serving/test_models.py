@@ -409,6 +409,18 @@ def test_bad_configuration_file_is_told(tmp_path: Path, text: str | None, messag
         EmbeddedServer(ServeConfig(model_config_file=path, port=0))
 
 
+def test_client_may_not_have_other_models_served_where_that_is_not_allowed(
+    server: EmbeddedServer,
+) -> None:
+    from tensorflow_serving.apis import model_management_pb2, model_service_pb2_grpc
+
+    with grpc.insecure_channel(server.target) as channel:
+        stub = model_service_pb2_grpc.ModelServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.HandleReloadConfigRequest(model_management_pb2.ReloadConfigRequest(), timeout=10)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
 def test_client_may_have_other_models_served_where_that_is_allowed(
     base: Path, publish: Publish
 ) -> None:

@@ -9,6 +9,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serving.config import ServeConfig
 from serving.embedded.server import EmbeddedServer
+from tests.serving.conftest import Served
 
 # It always names a version: its default, 0, means the latest to OpenVINO's server only. In a
 # process of its own: it brings copies of the messages that tensorflow-serving-api registers.
@@ -17,11 +18,11 @@ import json, sys
 import numpy as np
 import ovmsclient
 
-grpc_port, rest_port = sys.argv[1:]
+grpc_address, rest_address = sys.argv[1:]
 said = []
 for client in (
-    ovmsclient.make_grpc_client(f"localhost:{grpc_port}"),
-    ovmsclient.make_http_client(f"localhost:{rest_port}"),
+    ovmsclient.make_grpc_client(grpc_address),
+    ovmsclient.make_http_client(rest_address),
 ):
     image = np.array([[[[10], [200]]]], np.uint8)
     answer = client.predict({"image": image}, "lung_unet", 3)
@@ -45,10 +46,9 @@ print(json.dumps(said))
 """
 
 
-def test_ovmsclient_finds_what_it_expects(server: EmbeddedServer) -> None:
-    ports = [str(server.port), str(server.rest_api_port)]
+def test_ovmsclient_finds_what_it_expects(served: Served) -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", OVMSCLIENT, *ports],
+        [sys.executable, "-c", OVMSCLIENT, served.grpc, served.rest.removeprefix("http://")],
         capture_output=True,
         text=True,
         timeout=120,

@@ -1,3 +1,5 @@
+"""REST as TensorFlow Serving speaks it; itself is held to these where the environment names it."""
+
 import base64
 import io
 import json
@@ -10,13 +12,14 @@ import pytest
 from PIL import Image
 
 from serving.embedded.server import EmbeddedServer
-from tests.serving.conftest import LUNG_BELOW
+from tests.serving.conftest import Served
+from tests.serving.tiny_model import LUNG_BELOW
 
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def fetch(server: EmbeddedServer, path: str, *, data: bytes | None = None) -> tuple[int, Any]:
-    url = f"http://127.0.0.1:{server.rest_api_port}{path}"
+def fetch(served: Served, path: str, *, data: bytes | None = None) -> tuple[int, Any]:
+    url = f"{served.rest}{path}"
     try:
         with OPENER.open(url, data=data, timeout=10) as response:
             assert response.headers["Content-Type"] == "application/json"
@@ -27,8 +30,8 @@ def fetch(server: EmbeddedServer, path: str, *, data: bytes | None = None) -> tu
 
 
 @pytest.mark.parametrize("path", ["/v1/models/lung_unet", "/v1/models/lung_unet/versions/3"])
-def test_status_is_as_tensorflow_serving_answers(server: EmbeddedServer, path: str) -> None:
-    assert fetch(server, path) == (
+def test_status_is_as_tensorflow_serving_answers(served: Served, path: str) -> None:
+    assert fetch(served, path) == (
         200,
         {
             "model_version_status": [
@@ -42,8 +45,8 @@ def test_status_is_as_tensorflow_serving_answers(server: EmbeddedServer, path: s
     )
 
 
-def test_metadata_holds_the_signatures(server: EmbeddedServer) -> None:
-    status, document = fetch(server, "/v1/models/lung_unet/metadata")
+def test_metadata_holds_the_signatures(served: Served) -> None:
+    status, document = fetch(served, "/v1/models/lung_unet/metadata")
     assert status == 200
     assert document["model_spec"] == {"name": "lung_unet", "signature_name": "", "version": "3"}
     signature = document["metadata"]["signature_def"]["signature_def"]["serving_default"]
@@ -79,18 +82,17 @@ def test_metadata_holds_the_signatures(server: EmbeddedServer) -> None:
         ),
         ("/v1/models", 400, "Missing model name in request."),
         ("/v1/nothing", 400, "Malformed request: GET /v1/nothing"),
-        ("/", 404, "Not Found: /; expected /v1/models/MODEL"),
     ],
 )
 def test_what_cannot_be_answered_is_an_error_in_json(
-    server: EmbeddedServer, path: str, status: int, error: str
+    served: Served, path: str, status: int, error: str
 ) -> None:
-    assert fetch(server, path) == (status, {"error": error})
+    assert fetch(served, path) == (status, {"error": error})
 
 
-def test_prediction_in_rows_gives_rows(server: EmbeddedServer, gray_image: np.ndarray) -> None:
+def test_prediction_in_rows_gives_rows(served: Served, gray_image: np.ndarray) -> None:
     body = json.dumps({"instances": [{"image": gray_image[..., np.newaxis].tolist()}] * 2})
-    status, document = fetch(server, "/v1/models/lung_unet:predict", data=body.encode())
+    status, document = fetch(served, "/v1/models/lung_unet:predict", data=body.encode())
     assert status == 200
     rows = document["predictions"]
     assert [sorted(row) for row in rows] == [["predicted_mask", "probability"]] * 2
@@ -101,36 +103,42 @@ def test_prediction_in_rows_gives_rows(server: EmbeddedServer, gray_image: np.nd
     np.testing.assert_allclose(probability, expected, atol=1e-6)
 
 
-def test_prediction_in_columns_gives_columns(server: EmbeddedServer) -> None:
+def test_prediction_in_columns_gives_columns(served: Served) -> None:
     body = json.dumps({"signature_name": "serving_default", "inputs": [[[[7]]], [[[200]]]]})
     path = "/v1/models/lung_unet/versions/3:predict"
-    status, document = fetch(server, path, data=body.encode())
+    status, document = fetch(served, path, data=body.encode())
     assert status == 200
     assert document["outputs"]["predicted_mask"] == [[[[1]]], [[[0]]]]
 
 
-def test_files_travel_as_base64(server: EmbeddedServer, gray_image: np.ndarray) -> None:
+def test_files_travel_as_base64(served: Served, gray_image: np.ndarray) -> None:
     file = io.BytesIO()
     Image.fromarray(gray_image).save(file, "PNG")
     item = {"b64": base64.b64encode(file.getvalue()).decode()}
     for key, content in (("instances", [item]), ("inputs", {"image_bytes": [item]})):
         body = json.dumps({"signature_name": "encoded", key: content})
-        status, document = fetch(server, "/v1/models/lung_unet:predict", data=body.encode())
+        status, document = fetch(served, "/v1/models/lung_unet:predict", data=body.encode())
         assert status == 200
         (answer,) = document["predictions" if key == "instances" else "outputs"]
         mask = np.asarray(Image.open(io.BytesIO(base64.b64decode(answer["b64"]))))
         assert np.array_equal(mask > 0, gray_image < LUNG_BELOW)
 
 
-def test_error_of_the_graph_is_an_error_in_json(server: EmbeddedServer) -> None:
+def test_error_of_the_graph_is_an_error_in_json(served: Served) -> None:
     body = json.dumps({"signature_name": "encoded", "instances": ["no image"]})
-    status, document = fetch(server, "/v1/models/lung_unet:predict", data=body.encode())
+    status, document = fetch(served, "/v1/models/lung_unet:predict", data=body.encode())
     assert status == 400
     assert "Unknown image file format" in document["error"]
 
 
-def test_other_post_is_malformed(server: EmbeddedServer) -> None:
-    assert fetch(server, "/v1/models/lung_unet", data=b"{}") == (
+def test_other_post_is_malformed(served: Served) -> None:
+    assert fetch(served, "/v1/models/lung_unet", data=b"{}") == (
         400,
         {"error": "Malformed request: POST /v1/models/lung_unet"},
     )
+
+
+def test_path_outside_of_the_api_is_told_where_models_are(server: EmbeddedServer) -> None:
+    url = f"http://127.0.0.1:{server.rest_api_port}"
+    error = "Not Found: /; expected /v1/models/MODEL"
+    assert fetch(Served(server.target, url), "/") == (404, {"error": error})

@@ -1,4 +1,7 @@
-"""The embedded server through the plain stubs of tensorflow-serving-api."""
+"""The server through the plain stubs of tensorflow-serving-api.
+
+TensorFlow Serving itself is held to these tests where the environment names it.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -7,7 +10,6 @@ import grpc
 import numpy as np
 import pytest
 
-from serving.embedded.server import EmbeddedServer
 from serving.protos import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -16,14 +18,15 @@ from serving.protos import (
     predict_pb2,
     regression_pb2,
 )
+from tests.serving.conftest import Served
 
 MakeRequest = Callable[..., Any]
 IMAGE = np.array([[[[10], [200]], [[99], [101]]]], np.uint8)
 
 
 @pytest.fixture(scope="module")
-def channel(server: EmbeddedServer) -> Iterator[grpc.Channel]:
-    with grpc.insecure_channel(server.target, options=[("grpc.enable_http_proxy", 0)]) as channel:
+def channel(served: Served) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(served.grpc, options=[("grpc.enable_http_proxy", 0)]) as channel:
         yield channel
 
 
@@ -338,14 +341,6 @@ def test_several_inferences_are_refused_likewise(prediction_stub: Any) -> None:
     task.model_spec.signature_name = "other"
     message = "Requested signature not found in model graph: other"
     assert_fails(call, request, code="INVALID_ARGUMENT", message=message)
-
-
-def test_configuration_cannot_be_reloaded_over_the_wire(model_stub: Any) -> None:
-    from tensorflow_serving.apis import model_management_pb2
-
-    with pytest.raises(grpc.RpcError) as caught:
-        model_stub.HandleReloadConfigRequest(model_management_pb2.ReloadConfigRequest(), timeout=10)
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_request_above_four_mebibytes_is_answered(

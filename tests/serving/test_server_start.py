@@ -53,9 +53,10 @@ def test_saved_model_without_a_number_is_told(model_base_path: Path, tmp_path: P
         load(tmp_path / "model")
 
 
-def test_folder_above_the_model_is_told(model_base_path: Path) -> None:
-    with pytest.raises(NoModelError, match=re.escape(f"did you mean {model_base_path}?")):
-        load(model_base_path.parent)
+def test_folder_above_the_model_is_told(model_base_path: Path, tmp_path: Path) -> None:
+    shutil.copytree(model_base_path, tmp_path / "lung_unet")
+    with pytest.raises(NoModelError, match=re.escape(f"did you mean {tmp_path}/lung_unet?")):
+        load(tmp_path)
 
 
 def test_version_without_a_graph_is_told(tmp_path: Path) -> None:

@@ -65,7 +65,9 @@ def assert_same(result, expected, *, with_counts: bool = True, share: float = 1e
     losses = [COLUMNS.index("train_loss"), COLUMNS.index("validation_loss")]
     np.testing.assert_allclose(found[:, losses], expected_rows[:, losses], rtol=1e-4)
     if with_counts:
-        np.testing.assert_allclose(found, expected_rows, rtol=1e-4, atol=1e-5)
+        # A pixel whose probability is the threshold may fall to either side. Counts of the same
+        # weights are compared exactly, in a test of its own.
+        np.testing.assert_allclose(found, expected_rows, rtol=5e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("normalization", ["none", "instance"])
@@ -110,8 +112,7 @@ def test_result_does_not_depend_on_the_number_of_replicas(
         normalization=normalization,
     )
     result = trained(replace(config, devices=f"cpu:{num_replicas}"))
-    # A pixel at the threshold may fall to either side where every channel is stretched; counts of
-    # the same weights are compared above.
+    # Where every channel is stretched, many pixels lie at the threshold.
     assert_same(result, alone(config), with_counts=normalization == "none")
 
 

@@ -11,6 +11,7 @@ from trainer import export as export_module
 from trainer.evaluation.config import EvaluationConfig
 from trainer.evaluation.job import evaluate
 from trainer.export import ExportConfig, ServedModel, export
+from trainer.export_agreement import Agreement, call
 from trainer.input_pipeline import read_examples
 from trainer.signature import SIGNATURES
 from trainer.warm_up_requests import PATH
@@ -91,8 +92,8 @@ def test_slices_of_any_shape_are_answered_at_their_own_size_in_any_batch(model_d
         loader = tf.compat.v1.saved_model.loader
         loaded = loader.load(session, [tf.saved_model.SERVING], str(model_dir / "1"))
         signature = loaded.signature_def["serving_default"]
-        together = export_module._call(session, signature, images)
-        alone = export_module._call(session, signature, images[1:2])
+        together = call(session, signature, images)
+        alone = call(session, signature, images[1:2])
     assert together["probability"].shape == (3, *shape, 1)
     assert together["predicted_mask"].dtype == np.uint8
     np.testing.assert_allclose(together["probability"][1:2], alone["probability"], atol=1e-5)
@@ -191,3 +192,45 @@ def test_signature_with_another_mask_is_not_published(trained_run, tmp_path, mon
     with pytest.raises(ValueError, match="are not the thresholded probability: not published"):
         export(ExportConfig(run=trained_run, out=tmp_path / "model"))
     assert list((tmp_path / "model").iterdir()) == []
+
+
+def test_bfloat16_is_exported_with_its_dice_beside_that_of_float32(trained_run, tmp_path, caplog):
+    caplog.set_level("INFO")
+    export(ExportConfig(run=trained_run, out=tmp_path))
+    reduced = export(ExportConfig(run=trained_run, out=tmp_path, precision="bfloat16"))
+    told = json.loads((reduced / export_module.PROVENANCE).read_text())
+    assert told["precision"] == "bfloat16"
+    assert told["validation_slices_with_lung"] == 4
+    assert told["dice"] == pytest.approx(told["dice_in_float32"], abs=0.002)
+    assert f"its Dice is {told['dice']:.4f}, in float32" in caplog.text
+    image = tf.constant(np.tile(np.arange(40, dtype=np.uint8), [1, 40, 1])[..., np.newaxis])
+    answers = [
+        tf.saved_model.load(str(tmp_path / version)).signatures["serving_default"](image=image)
+        for version in ("1", "2")
+    ]
+    exact, rounded = (answer["probability"].numpy() for answer in answers)
+    assert 0 < np.abs(exact - rounded).max() < 0.05
+
+
+def test_bfloat16_that_loses_dice_is_not_published(trained_run, tmp_path, monkeypatch):
+    real = export_module._copied
+
+    def copied_badly(*given):
+        model = real(*given)
+        model.get_layer("logits").bias.assign_add([-4.0])
+        return model
+
+    monkeypatch.setattr(export_module, "_copied", copied_badly)
+    with pytest.raises(ValueError, match="expected to lose at most 0.002: not published; export"):
+        export(ExportConfig(run=trained_run, out=tmp_path / "model", precision="bfloat16"))
+    assert list((tmp_path / "model").iterdir()) == []
+
+
+def test_bfloat16_without_a_slice_to_compare_is_refused():
+    with pytest.raises(ValueError, match="a Dice of nan on 0 validation slices with lung"):
+        Agreement().check(reduced=True)
+
+
+def test_other_precisions_are_refused(trained_run, tmp_path):
+    with pytest.raises(ValueError, match="--precision is 'float16'; expected one of float32, bf"):
+        ExportConfig(run=trained_run, out=tmp_path, precision="float16")
