@@ -84,8 +84,8 @@ view: $(READY)  ## A page on which slices are dropped and masks looked at, at 12
 demo: $(READY)  ## The whole road on phantoms, or on IMAGES=dir MASKS=dir; OUT=runs/demo
 	$(PY) -m serving demo --out "$(or $(OUT),runs/demo)" $(if $(IMAGES),--images "$(IMAGES)") $(if $(MASKS),--masks "$(MASKS)") $(ARGS)
 
-test: $(READY)  ## Run the tests.
-	$(PY) -m pytest $(ARGS)
+test: $(READY)  ## Run the tests, on two processes.
+	$(PY) -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 
 lint: $(READY)  ## Check format, style and types.
 	$(PY) -m ruff format --check .

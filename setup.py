@@ -66,6 +66,7 @@ DEV = [
     "pycocotools>=2.0.10,<3",
     "mypy>=2,<3",
     "pytest>=9,<10",
+    "pytest-xdist>=3.8,<4",
     # The page in a browser, where Chromium and its driver are installed.
     "selenium>=4.30,<5",
     "ruff>=0.17,<0.18",

@@ -108,7 +108,7 @@ class AsyncSegmentationClient:
         return codec.mask_file_of(await self._call(request, ENCODED_SIGNATURE.name))
 
     async def close(self) -> None:
-        """Closes the channel; calls that are under way end with an error."""
+        """Closes the channel; calls that are under way are cancelled, as tasks are."""
         await self._channel.close()
 
     async def __aenter__(self) -> Self:

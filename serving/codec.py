@@ -142,7 +142,7 @@ def mask_of(answer: Answer, *, height: int, width: int) -> npt.NDArray[np.uint8]
         raise UnexpectedAnswerError(
             f"the answer's {PREDICTED_MASK.key} holds {mask.max()}; expected 0 and 1 only"
         )
-    return mask
+    return mask.copy()  # of its own, so that it may be written to
 
 
 def probabilities_of(

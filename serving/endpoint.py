@@ -59,6 +59,9 @@ _WRONG_INPUTS = (
     "Expects arg[",
 )
 """How TensorFlow Serving begins when the signature takes something else, whatever the slice."""
+_QUEUE_IS_FULL = "batch scheduling queue"
+"""What a server that batches says when too many requests wait; it is there."""
+_OUT_OF_MEMORY = "OOM when"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +209,12 @@ class Endpoint:
             model += f" with a version labeled {self.model_label}"
         kind: type[CallError] = UnexpectedAnswerError
         message = f"{self.target} failed with {code.name}: {details}; see the server's log"
-        if code is grpc.StatusCode.UNAVAILABLE:
+        if _QUEUE_IS_FULL in details:
+            message = (
+                f"{self.target} has too many slices waiting ({details}); give a smaller --window, "
+                "or the server a larger max_enqueued_batches"
+            )
+        elif code is grpc.StatusCode.UNAVAILABLE:
             kind = ServerUnavailableError
             message = self._nobody_answers(details)
         elif code is grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -239,7 +247,7 @@ class Endpoint:
             message = f"{self.target} refuses it: {details}"
             if signature_name == ENCODED_SIGNATURE.name:
                 message += "; --signature serving_default leaves the decoding to the client"
-        elif code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        elif code is grpc.StatusCode.RESOURCE_EXHAUSTED and _OUT_OF_MEMORY not in details:
             kind = MessageTooLargeError
             message = f"a message limit was passed: {details}"
         elif code is grpc.StatusCode.UNIMPLEMENTED:

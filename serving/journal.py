@@ -1,8 +1,8 @@
 """Which slices a run has finished, so that the next one goes on from there.
 
 ``journal.jsonl`` in the folder of the results: the settings that results depend on, then a line for
-each slice that has its mask. A line counts while the slice has the size and the time of then, and
-its results are there.
+each slice that has its mask. A line counts while the slice has the size and the time of then, its
+results are there, and no other slice has written results of the same name since.
 """
 
 import dataclasses
@@ -49,7 +49,8 @@ class Journal:
                 if earlier.get(name) != dict(settings).get(name)
             )
         if lines and not self.other_settings:
-            self._finished = {line["result"]["file"]: line for line in lines[1:]}
+            last = {line["name"]: line for line in lines[1:]}
+            self._finished = {line["result"]["file"]: line for line in last.values()}
             self._file = path.open("a", encoding="utf-8")
             return
         folder.mkdir(parents=True, exist_ok=True)
@@ -70,13 +71,19 @@ class Journal:
             return None
         return SliceResult(**line["result"])
 
-    def add(self, path: Path, result: SliceResult) -> None:
+    def add(self, path: Path, name: Path, result: SliceResult) -> None:
         """Notes that a slice has its results, which are on the disk.
+
+        Args:
+            path: of the slice.
+            name: of its results.
+            result: what it came to.
 
         Raises:
             OSError: if that cannot be written.
         """
-        self._write({"stamp": _stamp(path), "result": dataclasses.asdict(result)})
+        line = {"name": str(name), "stamp": _stamp(path), "result": dataclasses.asdict(result)}
+        self._write(line)
 
     def close(self) -> None:
         """Closes the file."""

@@ -25,7 +25,8 @@ def in_order(
     Raises:
         ValueError: if the window is below 1.
         Exception: what the function raises, in the place of its result. Items that were not begun
-            are left out; this waits for those that were.
+            are left out; this waits for those that were, but not when it is interrupted: who
+            interrupts has to end them.
     """
     if window < 1:
         raise ValueError(f"window is {window}; expected 1 or more")
@@ -37,6 +38,7 @@ def _in_order(
 ) -> Generator[Result, None, None]:
     under_way: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(window)
+    waits = True
     try:
         for item in items:
             under_way.append(pool.submit(function, item))
@@ -44,5 +46,8 @@ def _in_order(
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()
+    except KeyboardInterrupt:
+        waits = False
+        raise
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait=waits, cancel_futures=True)

@@ -90,7 +90,12 @@ def run(
             finished = _finished_before(slices, config, journal)
             to_do = [each for each in slices if each.path not in finished]
             results, stopped, version = _segment_all(
-                to_do, config, journal, progress=progress, on_failure=on_failure
+                to_do,
+                config,
+                journal,
+                num_masks=len(finished),
+                progress=progress,
+                on_failure=on_failure,
             )
         made = dict(zip((each.path for each in to_do), results, strict=False)) | finished
         summary = Summary(
@@ -168,16 +173,19 @@ def _segment_all(
     config: PredictConfig,
     journal: Journal,
     *,
+    num_masks: int,
     progress: Progress,
     on_failure: Callable[[str], None],
 ) -> tuple[list[SliceResult], str, int | None]:
     """Segments slices until they are done or going on is of no use.
 
+    Masks that were there before count: a server that has given some does not refuse all.
+
     Returns:
         A result for each slice up to there, why slices are left, and the version that answered.
     """
     results: list[SliceResult] = []
-    num_masks = num_refused = failed_in_a_row = 0
+    num_refused = failed_in_a_row = 0
     client = SegmentationClient(Endpoint.of(config))
     segmented = in_order(partial(_try, client=client, config=config), slices, window=config.window)
     # The client is closed first: that ends the calls under way when the run is interrupted.
@@ -202,7 +210,7 @@ def _segment_all(
                 _remove_results(config, slice_file)  # an earlier run may have left some
                 on_failure(outcome.error)
             else:
-                journal.add(slice_file.path, outcome)
+                journal.add(slice_file.path, slice_file.name, outcome)
             results.append(outcome)
     return results, "", _latest_version(results)
 

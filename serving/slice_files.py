@@ -41,22 +41,30 @@ def find_slices(inputs: Sequence[Path], *, results: Sequence[Path]) -> list[Slic
     """
     resolved = [folder.resolve() for folder in results]
     sources = [source for each in inputs for source in _matches(each, leave_out=resolved)]
-    paths: set[Path] = set()
+    paths: dict[Path, Path] = {}
     for source in sources:
         if _is_inside(source, resolved):
             raise InputError(
                 f"{source} lies where results go, in "
                 f"{' or '.join(str(folder) for folder in results)}; give another --out"
             )
-        paths.update(_slices_of(source, leave_out=resolved))
-    ordered = sorted(paths)
+        for path in _slices_of(source, leave_out=resolved):
+            paths.setdefault(_absolute(path), path)
     folders = [source if source.is_dir() else source.parent for source in sources]
-    root = os.path.commonpath([folder.absolute() for folder in folders])
-    names = [path.absolute().relative_to(root) for path in ordered]
+    root = os.path.commonpath([_absolute(folder) for folder in folders])
+    places = sorted(paths)
+    names = [place.relative_to(root) for place in places]
     stems = [name.with_suffix("") for name in names]
     # a.bmp beside a.png: all keep their suffix. If only these two did, a.bmp.bmp would clash.
     names = stems if len(set(stems)) == len(stems) else names
-    return [SliceFile(path=path, name=name) for path, name in zip(ordered, names, strict=True)]
+    return [
+        SliceFile(path=paths[place], name=name) for place, name in zip(places, names, strict=True)
+    ]
+
+
+def _absolute(path: Path) -> Path:
+    """Gives a path without ``..``: a result named by that would lie outside of its folder."""
+    return Path(os.path.abspath(path))
 
 
 def _matches(source: Path, *, leave_out: Sequence[Path]) -> list[Path]:

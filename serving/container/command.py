@@ -37,7 +37,8 @@ def docker_command(config: ServeConfig, *, port: int, tag: str = TAG) -> list[li
     """Gives the ``docker run`` line that serves the same model at the same ports.
 
     The image's own entry point is a shell script that runs as root and keeps signals for itself:
-    the server is called directly instead, and ``--init`` passes signals on.
+    the server is called directly instead. It handles no SIGTERM, which the first process of a
+    container would not even see; with ``--init`` it is not the first, and SIGTERM ends it at once.
 
     Args:
         config: what the embedded server was started with.
@@ -56,7 +57,7 @@ def docker_command(config: ServeConfig, *, port: int, tag: str = TAG) -> list[li
     if config.rest_api_port:
         server_flags.append(f"--rest_api_port={config.rest_api_port}")
     return [
-        ["docker", "run", "--rm", "--init"],
+        ["docker", "run", "--rm", "--init", *(["--gpus", "all"] if tag.endswith("-gpu") else [])],
         [word for option in _HARDENING for word in option],
         *(["-p", f"{host_and_port(config.bind_address, p)}:{p}"] for p in ports),
         *(["-v", f"{source}:{target}:ro"] for source, target in mounts),

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 SAVED_MODEL = "saved_model.pb"
 NUM_RETRIES = 5
 RETRY_INTERVAL_S = 60.0
+_LARGEST_VERSION = 2**63 - 1
 
 _State = get_model_status_pb2.ModelVersionStatus
 LOADING, AVAILABLE, UNLOADING, END = (
@@ -354,7 +355,12 @@ class ModelStore:
 
     def _load_first(self, model: _Model) -> None:
         """Loads a model at the start, where what fails is told instead of tried again."""
-        for number in sorted(wanted_versions(model.config)):
+        base = Path(model.config.base_path)
+        try:
+            wanted = wanted_versions(model.config)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise NoModelError(_why_none(base, model.config)) from error
+        for number in sorted(wanted):
             version = model.versions[number] = _Version(number=number)
             folder = _folder_of(model.config, number)
             try:
@@ -366,7 +372,7 @@ class ModelStore:
                 ) from error
             version.served, version.state = served, AVAILABLE
         if not model.versions:
-            raise NoModelError(_why_none(Path(model.config.base_path), model.config))
+            raise NoModelError(_why_none(base, model.config))
 
     def _load_and_warm_up(self, name: str, number: int, folder: Path) -> ServedModel:
         succeeded = False
@@ -422,8 +428,6 @@ def wanted_versions(config: Any) -> set[int]:
         OSError: if the folder cannot be read.
     """
     base = Path(config.base_path)
-    if not base.is_dir():
-        return set()
     found = sorted({int(path.name) for path in base.iterdir() if _is_version(path)})
     policy = config.model_version_policy
     choice = policy.WhichOneof("policy_choice")
@@ -436,7 +440,8 @@ def wanted_versions(config: Any) -> set[int]:
 
 
 def _is_version(path: Path) -> bool:
-    return path.name.isascii() and path.name.isdecimal() and path.is_dir()
+    is_number = path.name.isascii() and path.name.isdecimal()
+    return is_number and int(path.name) <= _LARGEST_VERSION and path.is_dir()
 
 
 def _folder_of(config: Any, number: int) -> Path:

@@ -8,7 +8,9 @@ import json
 import logging
 import re
 import socket
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -34,13 +36,18 @@ _PREDICTION_PATH = re.compile(
     r":(?P<method>classify|regress|predict)",
     re.IGNORECASE,
 )
-_HTTP_STATUS = {
+_CLIENT_CLOSED_REQUEST = 499
+_HTTP_STATUS: dict[int, int] = {
     codes.OK: HTTPStatus.OK,
+    codes.CANCELLED: _CLIENT_CLOSED_REQUEST,
     codes.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
     codes.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
     codes.NOT_FOUND: HTTPStatus.NOT_FOUND,
+    codes.RESOURCE_EXHAUSTED: HTTPStatus.TOO_MANY_REQUESTS,
     codes.FAILED_PRECONDITION: HTTPStatus.BAD_REQUEST,
+    codes.OUT_OF_RANGE: HTTPStatus.BAD_REQUEST,
     codes.UNIMPLEMENTED: HTTPStatus.NOT_IMPLEMENTED,
+    codes.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 _LARGEST_VERSION = 2**63 - 1
 
@@ -67,6 +74,27 @@ class RestServer(ThreadingHTTPServer):
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, _Handler)
         self.models, self.metrics, self.metrics_path = models, metrics, metrics_path
+        self._changed = threading.Condition()
+        self._num_under_way = 0
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Counts a request, until its answer is written."""
+        with self._changed:
+            self._num_under_way += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._num_under_way -= 1
+                self._changed.notify_all()
+
+    def stop(self, drain_s: float) -> None:
+        """Takes no more requests, and waits for answers under way, for a while at most."""
+        self.shutdown()
+        self.server_close()
+        with self._changed:
+            self._changed.wait_for(lambda: self._num_under_way == 0, timeout=drain_s)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -85,10 +113,11 @@ class _Handler(BaseHTTPRequestHandler):
         # Read in any case: closing before that would cut the answer off.
         length = self.headers.get("Content-Length", "0")
         body = self.rfile.read(int(length) if length.isdecimal() else 0)
-        try:
-            self._send(codes.OK, _predict(self.server, self.path, body))
-        except RequestError as error:
-            self._send(error.code, {"error": error.message})
+        with self.server.answering():
+            try:
+                self._send(codes.OK, _predict(self.server, self.path, body))
+            except RequestError as error:
+                self._send(error.code, {"error": error.message})
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Answers what the HTTP library refuses by itself in JSON too."""

@@ -275,7 +275,9 @@ def _decoded(value: dict[str, Any]) -> bytes:
     if not _is_base64(value):
         raise _wrong(value, "not formatted correctly for base64 data")
     try:
-        return base64.b64decode(value[_BASE64_KEY], validate=True)
+        # White space and missing padding are taken, as there.
+        text = "".join(value[_BASE64_KEY].split()).rstrip("=")
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise _invalid("Unable to base64 decode") from error
 

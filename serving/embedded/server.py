@@ -57,6 +57,7 @@ class EmbeddedServer:
         _check_free(config.bind_address, config.rest_api_port)
         metrics, path = Metrics(), metrics_path(config.monitoring_config_file)
         tls = tls_config(config.ssl_config_file) if config.ssl_config_file else None
+        self._is_started = False
         self.models = _load(config, metrics)
         self._address = config.bind_address
         try:
@@ -83,6 +84,7 @@ class EmbeddedServer:
     def start(self) -> None:
         """Begins to answer."""
         self._grpc_server.start()
+        self._is_started = True
         if self._rest_server:
             threading.Thread(target=self._rest_server.serve_forever, daemon=True).start()
 
@@ -93,8 +95,9 @@ class EmbeddedServer:
             drain_s: seconds for the calls under way to end; what runs longer is cut off.
         """
         stopped = self._grpc_server.stop(drain_s)
-        if self._rest_server:
-            self._rest_server.shutdown()
+        if self._rest_server and self._is_started:
+            self._rest_server.stop(drain_s)  # meanwhile gRPC drains by itself
+        elif self._rest_server:
             self._rest_server.server_close()
         stopped.wait()
         self.models.close(drain_s=0.0)

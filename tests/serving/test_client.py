@@ -54,6 +54,7 @@ def test_mask_has_the_size_of_the_slice(server: EmbeddedServer, gray_image: np.n
         assert client.answered_version == 3
     assert mask.dtype == np.uint8
     assert mask.shape == (20, 30)
+    assert mask.flags.writeable
     assert mask[:, :10].all()
     assert not mask[:, 10:].any()
 
@@ -169,6 +170,18 @@ def test_file_that_the_model_cannot_decode_is_refused_in_one_line(server: Embedd
         ("INVALID_ARGUMENT", "bad pixels", RefusedInputError, "refuses it: bad pixels"),
         ("RESOURCE_EXHAUSTED", "larger than max", MessageTooLargeError, "message limit"),
         (
+            "RESOURCE_EXHAUSTED",
+            "OOM when allocating tensor with shape[64]",
+            UnexpectedAnswerError,
+            "failed with RESOURCE_EXHAUSTED: OOM when allocating tensor.*; see the server's log",
+        ),
+        (
+            "UNAVAILABLE",
+            "The batch scheduling queue to which this task was submitted is full",
+            UnexpectedAnswerError,
+            "has too many slices waiting .* give a smaller --window",
+        ),
+        (
             "FAILED_PRECONDITION",
             "Tensors with name 'image:0' from different tasks have different shapes",
             UnexpectedAnswerError,
@@ -185,7 +198,7 @@ def test_status_codes_become_exceptions(
         client.predict(LARGE_IMAGE)
     assert isinstance(caught.value, ServingError)
     assert (caught.value.code, caught.value.details) == (code, details)
-    assert len(fake.requests) == 1
+    assert len(fake.requests) == (5 if code == "UNAVAILABLE" else 1)
 
 
 def test_another_grpc_service_is_told() -> None:
@@ -220,6 +233,23 @@ def test_large_request_is_repeated_when_the_server_is_unavailable(fake_server: S
     with SegmentationClient(fake.target) as client:
         assert client.predict(LARGE_IMAGE).all()
     assert len(fake.requests) == 3
+
+
+def test_calls_go_to_all_servers_and_around_one_that_has_died(fake_server: StartFake) -> None:
+    def answer(request: Any, context: grpc.ServicerContext) -> bytes:
+        return mask_response(np.ones((512, 512), np.uint8))
+
+    one, other = fake_server(answer), fake_server(answer)
+    with SegmentationClient(f"ipv4:{one.target},{other.target}") as client:
+        for _ in range(20):
+            client.predict(LARGE_IMAGE)
+        assert one.requests
+        assert other.requests
+        one.stop()
+        asked_before = len(one.requests)
+        for _ in range(20):
+            assert client.predict(LARGE_IMAGE).all()
+    assert len(one.requests) == asked_before
 
 
 def test_mask_of_another_size_is_refused(fake_server: StartFake) -> None:

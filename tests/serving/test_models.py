@@ -139,10 +139,31 @@ def test_deleted_version_gives_way_to_the_one_before(
 def test_folder_that_is_emptied_serves_nothing(start: Start, publish: Publish, base: Path) -> None:
     publish(1)
     store = start()
-    shutil.rmtree(base)
+    shutil.rmtree(base / "1")
     wait_for(store, {1: "END"})
     with pytest.raises(RequestError, match=r"Servable not found for request: Latest\(m\)"):
         used(store)
+
+
+def test_folder_that_is_gone_for_a_while_changes_nothing(
+    start: Start, publish: Publish, base: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(1)
+    store = start()
+    base.rename(base.with_name("unmounted"))
+    deadline = time.monotonic() + 10
+    while "cannot be read" not in caplog.text and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert used(store) == 1
+    base.with_name("unmounted").rename(base)
+    publish(2)
+    wait_for(store, {1: "END", 2: "AVAILABLE"})
+
+
+def test_number_that_is_no_version_is_left_out(start: Start, publish: Publish, base: Path) -> None:
+    publish(1)
+    shutil.copytree(base / "1", base / str(2**63))
+    assert states(start()) == {1: "AVAILABLE"}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
+import os
+import signal
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -49,6 +52,21 @@ def test_failure_stands_in_its_place_and_ends_the_work() -> None:
     assert len(begun) <= 7
     with pytest.raises(StopIteration):
         next(results)
+
+
+def test_interrupt_is_not_held_up_by_what_is_under_way() -> None:
+    released = threading.Event()
+    interrupt = threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT])
+    results = in_order(lambda _: released.wait(30), range(4), window=2)
+    interrupt.start()
+    start = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            next(results)
+        assert time.monotonic() - start < 10
+    finally:
+        released.set()
+        interrupt.join()
 
 
 def test_window_without_room_is_refused() -> None:

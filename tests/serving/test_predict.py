@@ -258,6 +258,33 @@ def test_second_run_skips_what_the_first_has_finished(
     assert again.num_finished_before == 0
 
 
+def test_results_of_another_slice_are_not_taken_for_those_of_this_one(
+    server: EmbeddedServer, write_slice: WriteSlice, tmp_path: Path
+) -> None:
+    first = write_slice("A/1.bmp", SMALL).parent
+    other = write_slice("B/1.bmp", SMALL.T).parent
+    out = tmp_path / "out"
+    for folder in (first, other, first):
+        summary, _ = run(folder, out, server.target)
+        assert summary.num_finished_before == 0
+    assert read(out / "masks" / "1.png").tolist() == [[255, 0], [255, 0]]
+    assert run(first, out, server.target)[0].num_finished_before == 1
+
+
+def test_slices_that_are_refused_do_not_end_a_run_that_goes_on(
+    server: EmbeddedServer, write_slice: WriteSlice, tmp_path: Path
+) -> None:
+    folder, out = write_slice("z.png", SMALL).parent, tmp_path / "out"
+    run(folder, out, server.target, signature="encoded")
+    for index in range(12):
+        write_slice(f"a{index}.tif", SMALL)  # read here, refused there
+    write_slice("zz.png", SMALL)
+    summary, failures = run(folder, out, server.target, signature="encoded")
+    assert not summary.stopped
+    assert len(failures) == 12
+    assert summary.figures()["num_masks"] == 2
+
+
 def test_other_settings_begin_anew(
     server: EmbeddedServer,
     write_slice: WriteSlice,

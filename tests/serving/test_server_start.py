@@ -18,6 +18,7 @@ from serving.embedded.description import describe_signatures
 from serving.embedded.models import ModelStore
 from serving.embedded.server import EmbeddedServer
 from serving.errors import BrokenModelError, ListenError, NoModelError, ServerUnavailableError
+from tests.serving.conftest import free_port
 
 
 def load(model_base_path: Path) -> ModelStore:
@@ -134,29 +135,45 @@ def test_ipv6_address_gets_brackets() -> None:
     assert host_and_port("::1", 8500) == "[::1]:8500"
 
 
+def test_server_that_never_started_can_be_stopped(model_base_path: Path) -> None:
+    config = ServeConfig(model_base_path=model_base_path, port=0, rest_api_port=free_port())
+    EmbeddedServer(config).stop()
+
+
 def test_signatures_are_described_without_tensorflows_own(server: EmbeddedServer) -> None:
     lines = describe_signatures(server.models.served()[0])
     assert [line.split()[0] for line in lines] == ["encoded", "serving_default"]
     assert "image uint8[?,?,?,1] -> predicted_mask uint8[?,?,?,1], probability" in lines[1]
 
 
-def test_call_under_way_is_answered_when_the_server_stops(
+def test_calls_under_way_are_answered_when_the_server_stops(
     model_base_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    running = EmbeddedServer(ServeConfig(model_base_path=model_base_path, port=0))
+    running = EmbeddedServer(
+        ServeConfig(model_base_path=model_base_path, port=0, rest_api_port=free_port())
+    )
     running.start()
-    began, run = threading.Event(), running.models.served()[0].session.run
+    began, run = threading.Semaphore(0), running.models.served()[0].session.run
 
     def slow_run(*arguments: Any, **options: Any) -> Any:
-        began.set()
-        time.sleep(0.3)
+        began.release()
+        time.sleep(0.5)
         return run(*arguments, **options)
 
     monkeypatch.setattr(running.models.served()[0].session, "run", slow_run)
-    with SegmentationClient(running.target) as client, ThreadPoolExecutor(1) as pool:
+
+    def ask_over_rest() -> bytes:
+        body = b'{"instances": [{"image": [[[0]]]}]}'
+        with urllib.request.urlopen(f"{running.rest_url}:predict", body, timeout=10) as response:
+            return response.read()
+
+    with SegmentationClient(running.target) as client, ThreadPoolExecutor(2) as pool:
         mask = pool.submit(client.predict, np.zeros((2, 2), np.uint8))
-        began.wait(10)
+        answer = pool.submit(ask_over_rest)
+        assert began.acquire(timeout=10)
+        assert began.acquire(timeout=10)
         running.stop()
         assert mask.result().all()
+        assert b'"predicted_mask": [[[1]]]' in answer.result()
         with pytest.raises(ServerUnavailableError):
             client.predict(np.zeros((2, 2), np.uint8))

@@ -93,6 +93,26 @@ def test_relative_and_absolute_inputs_mix(
     assert sorted(str(item.name) for item in slices) == ["P1/1", "P2/1"]
 
 
+def test_input_above_the_folder_of_work_keeps_its_results_below_theirs(
+    write_slice: WriteSlice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = write_slice("set/P1/1.bmp", SMALL)
+    write_slice("P2/1.bmp", SMALL)
+    monkeypatch.chdir(one.parents[1])
+    slices = find_slices([Path("P1"), Path("../P2")], results=[])
+    assert [str(item.name) for item in slices] == ["P2/1", "set/P1/1"]
+    assert all(item.path.is_file() for item in slices)
+
+
+def test_slice_that_is_given_twice_in_two_ways_is_taken_once(
+    write_slice: WriteSlice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = write_slice("P1/1.bmp", SMALL)
+    monkeypatch.chdir(one.parent)
+    slices = find_slices([Path("."), one.parent, Path("../P1/1.bmp")], results=[])
+    assert [str(item.name) for item in slices] == ["1"]
+
+
 @pytest.mark.parametrize(
     ("pattern", "names"),
     [("P1/*.bmp", ["1", "2"]), ("*/1.bmp", ["P1/1", "P2/1"]), ("**/*.png", ["3"]), ("P?", None)],
