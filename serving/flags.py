@@ -37,8 +37,8 @@ def _add_serve(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         "serve",
         help="serve a model on this computer, with TensorFlow Serving's protocol",
         description=(
-            "Serve the highest version of a model with TensorFlow Serving's gRPC protocol: "
-            "Predict, GetModelMetadata, GetModelStatus. For development and tests; in production "
+            "Serve one model, or several with --model_config_file, with TensorFlow Serving's gRPC "
+            "and REST protocols. For development and tests; in production "
             "run the tensorflow/serving container, whose command line this prints. The flags are "
             "named as those of tensorflow_model_server. Once it answers, the last line on stdout "
             "is READY and a JSON object. SIGTERM or Ctrl-C ends it: calls under way get their "
@@ -170,7 +170,8 @@ def _add_predict(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "predict",
         help="get the masks of a slice or a folder of slices from a server",
         description=(
-            "Send BMP or PNG slices to a served model and write, below OUT: masks/NAME.png (255 is "
+            "Send slices (BMP, PNG, TIFF or JPEG; with --signature encoded BMP or PNG) to a served "
+            "model and write, below OUT: masks/NAME.png (255 is "
             "lung), overlays/NAME.png, summary.csv and summary.json. A file that fails is told in "
             "one line and the others go on; the exit code is 0 only if every slice has its mask. "
             "The same command goes on where it was stopped."

@@ -317,8 +317,7 @@ def _add_test_time(group: "argparse._ActionsContainer") -> None:
         "--postprocess",
         action=argparse.BooleanOptionalAction,
         default=EvaluationConfig.postprocess,
-        help="drop specks of predicted lung and fill small holes (default: "
-        f"{'yes' if EvaluationConfig.postprocess else 'no'})",
+        help="drop specks of predicted lung and open air, and fill small holes",
     )
 
 
@@ -411,7 +410,8 @@ class _DefaultsShown(argparse.HelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default in (None, False, argparse.SUPPRESS):
             return action.help
-        return f"{action.help} (default: %(default)s)"
+        default = "yes" if action.default is True else "%(default)s"
+        return f"{action.help} (default: {default})"
 
 
 def _verb(
