@@ -141,6 +141,7 @@ def test_settings_are_told(page: FlaskClient) -> None:
 def address(server: EmbeddedServer) -> Iterator[str]:
     """The address of the page, served by the command."""
     command = [sys.executable, "-m", "serving", "view", "--port", "0", "--target", server.target]
+    command += ["--max-upload-mib", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -181,6 +182,7 @@ def test_browser_shows_slice_mask_and_overlay(
     first = write_slice("P1/z1.bmp", image)
     write_slice("P1/z2.png", image[:, ::-1])
     (tmp_path / "slices" / "P1" / "z3.png").write_bytes(b"no slice")
+    (tmp_path / "slices" / "P1" / "z4.bmp").write_bytes(bytes(3 * 2**20))
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium")
     for flag in ("headless=new", "no-sandbox", "window-size=1200,900", "disable-dev-shm-usage"):
@@ -191,10 +193,13 @@ def test_browser_shows_slice_mask_and_overlay(
         browser.get(address)
         browser.find_element(By.ID, "folder").send_keys(str(first.parent))
         WebDriverWait(browser, 30).until(
-            lambda _: browser.find_element(By.ID, "progress").text == "3 of 3 done, 1 failed"
+            lambda _: browser.find_element(By.ID, "progress").text == "4 of 4 done, 2 failed"
         )
         rows = [row.text for row in browser.find_elements(By.CSS_SELECTOR, "#slices tr")]
-        assert [row.split()[0] for row in rows] == ["P1/z1.bmp", "P1/z2.png", "P1/z3.png"]
+        assert [row.split()[0] for row in rows] == [
+            *("P1/z1.bmp", "P1/z2.png", "P1/z3.png", "P1/z4.bmp"),
+        ]
+        assert "the file has more than 1 MiB; see --max-upload-mib" in rows[3]
         assert "4,000 6.7 %" in rows[0]
         browser.find_elements(By.CSS_SELECTOR, "#slices tr")[0].click()
 
