@@ -1,5 +1,8 @@
 """The client for programs that run on asyncio."""
 
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
 from typing import Any, Self
 
@@ -106,6 +109,36 @@ class AsyncSegmentationClient:
         """
         request = self.endpoint.encoded_request(data)
         return codec.mask_file_of(await self._call(request, ENCODED_SIGNATURE.name))
+
+    async def predict_each(
+        self, images: Iterable[npt.NDArray[np.uint8]], *, window: int = 4
+    ) -> AsyncIterator[npt.NDArray[np.uint8]]:
+        """Segments slices of any sizes, several at the same time; the order stays.
+
+        Args:
+            images: each [height, width] uint8 gray values; taken as fast as answers come.
+            window: slices under way at the same time, so many are held in memory.
+
+        Yields:
+            The mask of each, as ``predict`` gives it.
+
+        Raises:
+            ValueError: if an image has another type or shape, or the window is below 1.
+            CallError: one of its kinds, at the first slice without a mask.
+        """
+        if window < 1:
+            raise ValueError(f"window is {window}; expected 1 or more")
+        under_way: deque[asyncio.Task[npt.NDArray[np.uint8]]] = deque()
+        try:
+            for image in images:
+                under_way.append(asyncio.create_task(self.predict(image)))
+                if len(under_way) == window:
+                    yield await under_way.popleft()
+            while under_way:
+                yield await under_way.popleft()
+        finally:
+            for task in under_way:
+                task.cancel()
 
     async def close(self) -> None:
         """Closes the channel; calls that are under way are cancelled, as tasks are."""

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,43 @@ def test_many_slices_are_under_way_at_the_same_time(server: EmbeddedServer) -> N
             return await asyncio.gather(*(client.predict(image) for image in images))
 
     assert [mask.shape for mask in asyncio.run(ask())] == [image.shape for image in images]
+
+
+def test_masks_come_in_order_and_few_slices_are_under_way(server: EmbeddedServer) -> None:
+    images = [np.full((20 + n, 30), 200, np.uint8) for n in range(20)]
+    taken: list[int] = []
+    ahead: list[int] = []
+
+    def read() -> Iterator[np.ndarray]:
+        for index, image in enumerate(images):
+            taken.append(index)
+            yield image
+
+    async def ask() -> list[np.ndarray]:
+        masks: list[np.ndarray] = []
+        async with AsyncSegmentationClient(server.target) as client:
+            async for mask in client.predict_each(read(), window=3):
+                masks.append(mask)
+                ahead.append(len(taken) - len(masks))
+        return masks
+
+    assert [mask.shape for mask in asyncio.run(ask())] == [image.shape for image in images]
+    assert max(ahead) == 2
+
+
+def test_first_slice_without_a_mask_ends_the_others(server: EmbeddedServer) -> None:
+    good, bad = np.zeros((20, 30), np.uint8), np.zeros((20, 30), np.float32)
+
+    async def ask() -> None:
+        async with AsyncSegmentationClient(server.target) as client:
+            masks = client.predict_each([good, bad, good, good], window=3)
+            assert (await anext(masks)).all()
+            with pytest.raises(ValueError, match="received float32"):
+                await anext(masks)
+            with pytest.raises(ValueError, match="window is 0; expected 1 or more"):
+                await anext(client.predict_each([good], window=0))
+
+    asyncio.run(ask())
 
 
 @pytest.mark.parametrize("kind", [ModelNotFoundError, ServerUnavailableError])
