@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from tensorflow_serving.apis import prediction_log_pb2
 
 from preprocessing.manifest import DatasetManifest
 from trainer import export as export_module
@@ -139,7 +140,20 @@ def test_hash_of_the_data_travels_with_the_model(model_dir, dataset):
 
 def test_model_brings_requests_to_warm_up_with(model_dir):
     records = tf.data.TFRecordDataset(str(model_dir / "1" / PATH))
-    assert len(list(records)) == len(SIGNATURES) * 3
+    requests = [
+        prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log.request
+        for record in records
+    ]
+    asked = {(each.model_spec.signature_name, tuple(each.output_filter)) for each in requests}
+    for signature in SIGNATURES:
+        assert (signature.name, ()) in asked
+        if len(signature.outputs) > 1:
+            # As clients ask: a session has to prepare itself for each set of outputs.
+            assert {(signature.name, (output.key,)) for output in signature.outputs} <= asked
+    batches = [
+        each.inputs[key].tensor_shape.dim[0].size for each in requests for key in each.inputs
+    ]
+    assert sorted(set(batches)) == [1, 2, 4]
 
 
 def test_model_may_bring_no_requests(trained_run, tmp_path):
