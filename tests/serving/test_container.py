@@ -76,6 +76,8 @@ def test_production_image_is_of_the_installed_tensorflow() -> None:
 def test_tag_and_waiting_time_are_passed_on(model_base_path: Path) -> None:
     config = ServeConfig(model_base_path=model_base_path, file_system_poll_wait_seconds=30)
     words = [word for line in docker_command(config, port=8500, tag="2.21.0-gpu") for word in line]
+    assert words[words.index("--gpus") + 1] == "all"
+    assert "--gpus" not in docker_command(config, port=8500, tag="2.21.0")[0]
     assert "tensorflow/serving:2.21.0-gpu" in words
     assert "--file_system_poll_wait_seconds=30" in words
 

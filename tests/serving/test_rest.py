@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from serving.embedded import rest
+from serving.embedded.codes import RequestError
 from serving.embedded.server import EmbeddedServer
 from tests.serving.conftest import Served
 from tests.serving.tiny_model import LUNG_BELOW
@@ -136,6 +138,22 @@ def test_other_post_is_malformed(served: Served) -> None:
         400,
         {"error": "Malformed request: POST /v1/models/lung_unet"},
     )
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [(1, 499), (4, 504), (8, 429), (11, 400), (13, 500), (14, 503)]
+)
+def test_error_of_a_run_has_the_status_of_its_code(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch, code: int, status: int
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise RequestError(code, "so it is")
+
+    monkeypatch.setattr(rest.answers, "run", fail)
+    url = f"http://127.0.0.1:{server.rest_api_port}"
+    body = b'{"instances": [{"image": [[[0]]]}]}'
+    path = "/v1/models/lung_unet:predict"
+    assert fetch(Served(server.target, url), path, data=body) == (status, {"error": "so it is"})
 
 
 def test_path_outside_of_the_api_is_told_where_models_are(server: EmbeddedServer) -> None:

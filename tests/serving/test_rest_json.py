@@ -35,6 +35,7 @@ def read(document: Any, infos: dict[str, Any]) -> dict[str, np.ndarray]:
         ({"inputs": [True]}, BOOL, np.array([True])),
         ({"inputs": ["a", {"b64": "/w=="}]}, STRING, np.array([b"a", b"\xff"], object)),
         ({"inputs": {"b64": "/w=="}}, STRING, np.array(b"\xff", object)),
+        ({"inputs": {"b64": " /\nw"}}, STRING, np.array(b"\xff", object)),
     ],
 )
 def test_values_become_an_array_of_the_type_of_the_input(
