@@ -162,6 +162,7 @@ def test_each_signature_is_warmed_up_with_each_batch_size(model_dir: Path) -> No
             next(iter(request.inputs.values())).tensor_shape.dim[0].size,
         )
         for request in requests
+        if not request.output_filter
     ]
     assert warmed == [(each.name, size) for each in SIGNATURES for size in (1, 3)]
 

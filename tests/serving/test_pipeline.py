@@ -1,7 +1,6 @@
-import os
-import signal
+import subprocess
+import sys
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -54,19 +53,33 @@ def test_failure_stands_in_its_place_and_ends_the_work() -> None:
         next(results)
 
 
+# In a process of its own: not every runner of tests lets a signal through.
+INTERRUPTED = """
+import os, signal, threading, time
+from serving.pipeline import in_order
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+released = threading.Event()
+threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT]).start()
+start = time.monotonic()
+try:
+    next(in_order(lambda _: released.wait(60), range(4), window=2))
+except KeyboardInterrupt:
+    print(time.monotonic() - start)
+finally:
+    released.set()
+"""
+
+
 def test_interrupt_is_not_held_up_by_what_is_under_way() -> None:
-    released = threading.Event()
-    interrupt = threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT])
-    results = in_order(lambda _: released.wait(30), range(4), window=2)
-    interrupt.start()
-    start = time.monotonic()
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            next(results)
-        assert time.monotonic() - start < 10
-    finally:
-        released.set()
-        interrupt.join()
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+    )
+    assert 0 < float(ended.stdout) < 30, ended.stdout
 
 
 def test_window_without_room_is_refused() -> None:
