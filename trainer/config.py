@@ -17,7 +17,7 @@ CONFIG_FILENAME = "config.json"
 AUTO = "auto"
 PRECISIONS = (AUTO, "float32", "tf32", "bfloat16", "float16")
 EXPORT_PRECISIONS = ("float32", "bfloat16")
-"""bfloat16 gains time where the processor or the GPU multiplies such numbers, and loses elsewhere;
+"""bfloat16 is for processors and GPUs that multiply such numbers, and loses time elsewhere;
 float16 has too small a range for this network without a scaled loss."""
 CACHES = (AUTO, "memory", "disk", "none")
 NORMALIZATIONS = ("none", "instance")

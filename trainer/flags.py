@@ -399,8 +399,8 @@ def _add_export(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "--precision",
         choices=EXPORT_PRECISIONS,
         default=EXPORT_PRECISIONS[0],
-        help="numbers that the served model computes in; bfloat16 is faster where the processor "
-        "or the GPU has instructions for it, and its Dice is told beside that of float32",
+        help="numbers that the served model computes in; bfloat16 is for processors and GPUs that "
+        "have instructions for it, and its Dice is told beside that of float32",
     )
 
 

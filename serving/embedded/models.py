@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 SAVED_MODEL = "saved_model.pb"
 NUM_RETRIES = 5
 RETRY_INTERVAL_S = 60.0
-_LARGEST_VERSION = 2**63 - 1
+LARGEST_VERSION = 2**63 - 1
 
 _State = get_model_status_pb2.ModelVersionStatus
 LOADING, AVAILABLE, UNLOADING, END = (
@@ -441,7 +441,7 @@ def wanted_versions(config: Any) -> set[int]:
 
 def _is_version(path: Path) -> bool:
     is_number = path.name.isascii() and path.name.isdecimal()
-    return is_number and int(path.name) <= _LARGEST_VERSION and path.is_dir()
+    return is_number and int(path.name) <= LARGEST_VERSION and path.is_dir()
 
 
 def _folder_of(config: Any, number: int) -> Path:

@@ -21,7 +21,7 @@ from serving import tensors
 from serving.embedded import answers, codes, examples, rest_json
 from serving.embedded.codes import RequestError
 from serving.embedded.metrics import Metrics
-from serving.embedded.models import ModelStore
+from serving.embedded.models import LARGEST_VERSION, ModelStore
 from serving.protos import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,6 @@ _HTTP_STATUS: dict[int, int] = {
     codes.UNIMPLEMENTED: HTTPStatus.NOT_IMPLEMENTED,
     codes.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
 }
-_LARGEST_VERSION = 2**63 - 1
 
 
 class RestServer(ThreadingHTTPServer):
@@ -212,7 +211,7 @@ def _fill_model_spec(model_spec: Any, match: re.Match[str]) -> None:
     model_spec.name = match["name"]
     if match["version"]:
         version = int(match["version"])
-        if version > _LARGEST_VERSION:
+        if version > LARGEST_VERSION:
             raise RequestError(
                 codes.INVALID_ARGUMENT, f"Failed to convert version: {version} to numeric."
             )
