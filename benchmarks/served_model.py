@@ -1,4 +1,4 @@
-"""A model with random weights, and servers over it, for the benchmarks of serving."""
+"""Slices, a model with random weights, and servers over it, for the benchmarks of serving."""
 
 import os
 import socket
@@ -9,11 +9,33 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
+from slices import default_folders
 
+from preprocessing.phantoms.teaching import draw_teaching_slices
 from serving.client import SegmentationClient
 from serving.endpoint import Endpoint
 
 ROOT = Path(__file__).parents[1]
+
+
+def some_slices(count: int, *, size: int) -> tuple[str, list[np.ndarray]]:
+    """Gives slices of one size: real ones where the tests find them, else phantoms.
+
+    Args:
+        count: how many; real ones are taken from all over the folder.
+        size: height and width in pixels; real slices of another size are left out.
+
+    Returns:
+        What they are, and uint8 arrays [size, size].
+    """
+    paths = sorted(default_folders()[0].glob("*.bmp"))
+    real = [np.asarray(Image.open(path).convert("L")) for path in paths]
+    real = [image for image in real if image.shape == (size, size)]
+    if len(real) >= count:
+        return "real slices", [real[index * len(real) // count] for index in range(count)]
+    drawn = draw_teaching_slices(num_slices=count, image_size=size, seed=0)
+    return "phantoms", list(drawn[:, 0, :, :, 0])
 
 
 def write_model(folder: Path, *, image_size: int, filters: int, precision: str = "float32") -> Path:

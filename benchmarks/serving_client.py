@@ -19,14 +19,13 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from served_model import Server, servers, write_model
+from served_model import Server, servers, some_slices, write_model
 
-from preprocessing.phantoms.teaching import draw_teaching_slices
 from serving.config import PredictConfig
 from serving.predict import run
 
 SIZE = 512
-NUM_DRAWN = 50
+NUM_DIFFERENT = 50
 OURS = "ours: 4 at a time"
 REST_NUMBERS = "REST, pixels as numbers"
 """Seconds a slice, most of them in the embedded server's JSON: only where it is asked for."""
@@ -122,19 +121,21 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=128, help="that the model works at")
     parser.add_argument("--filters", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--model", type=Path, help="folder of a trained one (default: a new one)")
     usual = [way for way in WAYS if way != REST_NUMBERS]
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=usual)
     flags = parser.parse_args()
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = write_model(folder / "model", image_size=flags.image_size, filters=flags.filters)
+        if (model := flags.model) is None:
+            sizes = {"image_size": flags.image_size, "filters": flags.filters}
+            model = write_model(folder / "model", **sizes)
         slices = folder / "slices"
         slices.mkdir()
-        drawn = draw_teaching_slices(num_slices=NUM_DRAWN, image_size=SIZE, seed=0)
+        kind, images = some_slices(NUM_DIFFERENT, size=SIZE)
         for index in range(flags.slices):
-            image = drawn[index % NUM_DRAWN, 0, :, :, 0]
-            Image.fromarray(image).save(slices / f"z{index:03}.bmp")
+            Image.fromarray(images[index % NUM_DIFFERENT]).save(slices / f"z{index:03}.bmp")
         seconds: dict[str, list[float]] = {way: [] for way in flags.ways}
         masks: dict[str, bytes] = {}
         with servers(model, rest=True) as (server,):
@@ -153,8 +154,9 @@ def main() -> None:
     if len(set(masks.values())) > 1:
         sys.exit("the ways give different masks")
     first = flags.ways[0]
-    print(f"\n{flags.slices} slices of {SIZE}x{SIZE} as BMP; U-Net {flags.image_size}x"
-          f"{flags.image_size}, {flags.filters} filters; {flags.rounds} rounds\n")  # fmt: skip
+    network = f"U-Net {flags.image_size}x{flags.image_size}, {flags.filters} filters"
+    print(f"\n{flags.slices} slices of {SIZE}x{SIZE} as BMP ({kind}); {flags.model or network}; "
+          f"{flags.rounds} rounds\n")  # fmt: skip
     print(f"| way | {first} is faster by | slices/s |\n| --- | ---: | ---: |")
     for way, times in seconds.items():
         ratio = statistics.median(b / a for a, b in zip(seconds[first], times, strict=True))

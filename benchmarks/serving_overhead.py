@@ -18,9 +18,8 @@ from typing import Any
 import grpc
 import numpy as np
 from PIL import Image
-from served_model import Server, servers, write_model
+from served_model import Server, servers, some_slices, write_model
 
-from preprocessing.phantoms.teaching import draw_teaching_slices
 from serving.client import SegmentationClient
 from serving.endpoint import PREDICT
 from trainer.startup import import_tensorflow
@@ -32,6 +31,8 @@ import tensorflow as tf  # noqa: E402
 from serving.protos import predict_pb2  # noqa: E402
 
 SIZE = 512
+NUM_SLICES = 9
+"""Of which the middle one is sent: it shows lungs."""
 KINDS = {
     "uint8": ("serving_default", "image", "predicted_mask"),
     "PNG": ("encoded", "image_bytes", "predicted_mask_bytes"),
@@ -52,7 +53,8 @@ def main() -> None:
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model = write_model(Path(folder) / "model", image_size=SIZE, filters=flags.filters)
-        image = draw_teaching_slices(num_slices=1, image_size=SIZE, seed=0)[0, 0, :, :, 0]
+        kind, images = some_slices(NUM_SLICES, size=SIZE)
+        image = images[NUM_SLICES // 2]
         inputs = {
             "uint8": image[np.newaxis, ..., np.newaxis],
             "PNG": np.array([png_of(image)], object),
@@ -60,7 +62,10 @@ def main() -> None:
         }
         direct = calls_in_process(model / "1", inputs)
         with servers(model) as (server,), SegmentationClient(server.target) as client:
-            print(f"\nU-Net {SIZE}x{SIZE}, {flags.filters} filters, {flags.calls} calls each way\n")
+            print(
+                f"\nU-Net {SIZE}x{SIZE}, {flags.filters} filters; {kind}, {flags.calls} "
+                "calls each way\n"
+            )
             measure_overhead(direct, calls_over_grpc(server, inputs), server, flags.calls)
             remote = lambda: client.predict(image)  # noqa: E731
             measure_throughput(direct["uint8"], remote, flags)
