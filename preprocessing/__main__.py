@@ -186,6 +186,9 @@ def _download(flags: dict[str, Any], beam_options: Sequence[str]) -> int:
     if beam_options:
         raise ValueError("`download` takes nothing after `--`; only `tfrecords` runs on Beam")
     config = DownloadConfig(**flags)
+    if config.keep_existing and config.out.is_dir() and any(config.out.iterdir()):
+        print(f"{config.out} is there already; nothing was downloaded")
+        return 0
     from preprocessing.download import job  # as Beam, gdown takes its time to load
 
     summary = job.run(config, is_terminal=sys.stderr.isatty())
@@ -425,6 +428,11 @@ def _add_download(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--sha256",
         metavar="HASH",
         help="fail unless the downloaded file has this hash (default: any; it is printed)",
+    )
+    verb.add_argument(
+        "--keep-existing",
+        action="store_true",
+        help="do nothing where --out holds files already (default: that is an error)",
     )
     numbers = (
         ("--timeout-s", float, "longest wait for a connection or the next byte, in seconds"),

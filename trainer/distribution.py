@@ -16,6 +16,7 @@ from typing import Any
 import tensorflow as tf
 
 from trainer.config import AUTO
+from trainer.rendezvous import meet
 
 logger = logging.getLogger(__name__)
 
@@ -138,8 +139,9 @@ def place(devices: str) -> Placement:
         workers (``MultiWorkerMirroredStrategy``), if the environment describes a cluster.
 
     Raises:
-        ValueError: if a GPU is asked for that is not there, the cluster is described wrongly, or
-            TensorFlow was already started with fewer logical devices.
+        ValueError: if a GPU is asked for that is not there, the cluster is described wrongly, a
+            worker does not find the others, or TensorFlow was already started with fewer logical
+            devices.
     """
     cluster = read_cluster(os.environ)
     names = _device_names(devices)
@@ -273,7 +275,7 @@ def _device_names(devices: str) -> list[str]:
             f"--devices is {devices}, but TensorFlow sees "
             f"{f'{num_gpus} GPUs, numbered from 0' if num_gpus else 'no GPU'}; name others, or "
             "check the driver and CUDA_VISIBLE_DEVICES (`make setup GPU=1` installs the CUDA "
-            "libraries)"
+            "libraries; a pod needs the limit nvidia.com/gpu and the image with CUDA)"
         )
     return [f"GPU:{index}" for index in dict.fromkeys(indices)]
 
@@ -296,6 +298,7 @@ def _place_on_workers(names: Sequence[str], addresses: Sequence[str], index: int
         {"cluster": {"worker": list(addresses)}, "task": {"type": "worker", "index": index}}
     )
     logger.info("worker %d of %d waits for the others", index, len(addresses))
+    meet(addresses, index)
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     logger.info("worker %d of %d trains on %s", index, len(addresses), ", ".join(names))
     return Placement(strategy=strategy, num_workers=len(addresses), worker_index=index)

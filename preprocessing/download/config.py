@@ -25,6 +25,9 @@ class DownloadConfig:
     sha256: str | None = None
     """What the downloaded file must hash to, as 64 hexadecimal digits; None: anything."""
 
+    keep_existing: bool = False
+    """Do nothing where ``out`` holds files already: a download is published whole or not at all."""
+
     timeout_s: float = 60.0
     """The longest wait for a connection, and for the next byte, in seconds."""
 

@@ -648,6 +648,17 @@ def test_output_with_files_is_refused_before_anything_is_asked(site, tmp_path):
     assert site.requests == []
 
 
+def test_output_with_files_is_kept_where_that_is_asked_for(site, tmp_path, capsys):
+    out = tmp_path / "slices"
+    command = ["download", "--url", serve(site, zip_of()), "--out", str(out), "--keep-existing"]
+    assert main(command) == 0
+    assert files_in(out) == SLICES
+    num_requests = len(site.requests)
+    assert main(command) == 0
+    assert capsys.readouterr().out.endswith("slices is there already; nothing was downloaded\n")
+    assert len(site.requests) == num_requests
+
+
 def test_empty_output_is_taken(site, tmp_path):
     config = config_of(serve(site, zip_of()), tmp_path)
     config.out.mkdir()
