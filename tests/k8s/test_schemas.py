@@ -1,0 +1,51 @@
+"""Every build against the schemas of several versions of Kubernetes: no unknown kind or field."""
+
+import kubernetes_validate
+import pytest
+
+from tests.k8s.manifests import BUILDS, OVERLAYS, manifests, name_of
+
+VERSIONS = ["1.31", "1.33", "1.35", "1.37"]
+CUSTOM = {
+    ("monitoring.coreos.com/v1", "ServiceMonitor"),
+    ("monitoring.coreos.com/v1", "PrometheusRule"),
+}
+"""Kinds of the Prometheus operator; `test_consistency` looks at what they name."""
+
+
+def check(manifest: dict, version: str) -> None:
+    if (manifest["apiVersion"], manifest["kind"]) in CUSTOM:
+        return
+    kubernetes_validate.validate(manifest, version, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("build", "version"),
+    [
+        *((build, version) for build in OVERLAYS for version in VERSIONS),
+        *((build, version) for build in BUILDS if "+" in build for version in VERSIONS[::3]),
+    ],
+)
+def test_build_is_as_the_schemas_say(build, version):
+    for manifest in manifests(build):
+        try:
+            check(manifest, version)
+        except kubernetes_validate.ValidationError as error:
+            pytest.fail(f"{name_of(manifest)}: {error.message}")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "Jobs"},
+        {"apiVersion": "batch/v2"},
+        {"spec": {"templates": {}}},
+        {"spec": {"backoffLimit": "many", "template": {}}},
+    ],
+)
+def test_mistakes_are_found(change):
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "a"}}
+    with pytest.raises(
+        (kubernetes_validate.ValidationError, kubernetes_validate.SchemaNotFoundError)
+    ):
+        check(job | change, VERSIONS[0])
