@@ -24,7 +24,7 @@ flags = $(foreach name,$(1),$(if $($(name)),--$(call lower,$(name)) "$($(name))"
 	serve serve-container predict view demo images k8s-render k8s-run k8s-down test test-k8s lint check format lock clean
 
 help:  ## Show this list.
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
 
 setup: $(READY)  ## Make .venv with the locked packages (GPU=1: with CUDA libraries).
 

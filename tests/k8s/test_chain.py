@@ -1,0 +1,234 @@
+"""The road from the manifests: what each pod would run, run here, one stage after the other.
+
+Arguments and environment are those of the rendered overlay, with all their flags. Folders stand in
+for mounts, this machine for the addresses of Services, the embedded server for TensorFlow Serving.
+"""
+
+import http.server
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+import zipfile
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from preprocessing.phantoms.drawing import PhantomsConfig, write_phantoms
+from tests.k8s.manifests import (
+    Manifest,
+    arguments_of,
+    build_with,
+    environment_of,
+    named,
+    read,
+)
+from trainer.interruption import EXIT_RETRY
+
+pytestmark = pytest.mark.cluster
+
+SLICES = "/data/download/images/*_z*0.bmp"
+SMALL = {"IMAGE_SIZE": "64", "FILTERS": "8", "EPOCHS": "6", "SMOKE_SLICES": SLICES}
+"""Of a model that is trained in seconds."""
+
+
+class Node:
+    """Runs containers of Jobs as a node would, on folders of this machine."""
+
+    def __init__(self, folder: Path, objects: list[Manifest]) -> None:
+        self.objects, self.folder = objects, folder
+        for name in ("data", "runs", "models", "results", "tmp", "dev/shm"):
+            (folder / name).mkdir(parents=True)
+
+    def start(self, job: str, *, container: int = 0, init: bool = False) -> subprocess.Popen[str]:
+        pod = named(self.objects, "Job", job)["spec"]["template"]["spec"]
+        spec = pod["initContainers" if init else "containers"][container]
+        mounts = [mount["mountPath"] for mount in spec["volumeMounts"]]
+        words = [self.mapped(word, mounts) for word in arguments_of(spec, self.objects)]
+        variables = {"PATH": os.environ["PATH"], "HOME": str(self.folder / "tmp")}
+        variables |= environment_of(spec, self.objects)
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", *words],
+            env=variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, job: str, **which: object) -> str:
+        """Runs a container to its end, which has to be a good one."""
+        with self.start(job, **which) as process:  # type: ignore[arg-type]
+            said, _ = process.communicate()
+        assert process.returncode == 0, said
+        return said
+
+    def fail(self, job: str) -> str:
+        """Runs a container that has to end as the Job takes for final; gives what it said."""
+        final = named(self.objects, "Job", job)["spec"]["podFailurePolicy"]["rules"][1]
+        with self.start(job) as process:
+            said, _ = process.communicate()
+        assert process.returncode in final["onExitCodes"]["values"], said
+        assert "Traceback" not in said, said
+        return said
+
+    def mapped(self, word: str, mounts: list[str]) -> str:
+        flag, equals, path = word.rpartition("=")
+        if any(path.startswith(f"{mount}/") for mount in mounts):
+            path = f"{self.folder}{path}"
+        return flag + equals + path.replace("serving-headless:", "localhost:")
+
+
+@pytest.fixture(scope="module")
+def slices(tmp_path_factory, request) -> str:
+    """An archive of slices and masks behind an address: real ones where they are, else phantoms."""
+    folder = tmp_path_factory.mktemp("archive")
+    try:
+        source = request.getfixturevalue("lctsc")
+    except pytest.skip.Exception:
+        source = folder / "phantoms"
+        write_phantoms(
+            PhantomsConfig(out=source, num_patients=5, slices_per_patient=12, image_size=128)
+        )
+    with zipfile.ZipFile(folder / "slices.zip", "w") as archive:
+        for kind in ("images", "masks"):
+            for path in sorted((source / kind).iterdir()):
+                archive.write(path, f"{kind}/{path.name}")
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/slices.zip"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def node(slices, tmp_path_factory) -> Node:
+    text = build_with("local", [], settings={**SMALL, "DATA_URL": slices})
+    return Node(tmp_path_factory.mktemp("node"), read(text))
+
+
+def test_road_from_download_to_smoke(node):
+    times = {}
+
+    def timed(stage, *steps):
+        start_s = time.monotonic()
+        said = [step() for step in steps]
+        times[stage] = time.monotonic() - start_s
+        return said
+
+    timed("download", lambda: node.run("download"))
+    assert "nothing was downloaded" in node.run("download")
+    timed("tfrecords", lambda: node.run("tfrecords"))
+    timed("train", lambda: train_with_a_stop(node))
+    timed("export", lambda: node.run("export", init=True), lambda: node.run("export"))
+    assert (node.folder / "models" / "lung_unet" / "1" / "saved_model.pb").exists()
+    with serving(node):
+        (said,) = timed("smoke", lambda: node.run("smoke"))
+    masks = list((node.folder / "results" / "masks" / "masks").glob("*.png"))
+    assert masks
+    assert f"{len(masks)} masks in" in said
+    print({stage: f"{seconds:.1f} s" for stage, seconds in times.items()})  # noqa: T201
+
+
+def train_with_a_stop(node: Node) -> None:
+    """Stops the pod once, as a drained node does: the Job starts another, which goes on."""
+    with node.start("train") as process:
+        latest = node.folder / "runs" / "lung_unet" / "checkpoints" / "latest"
+        while process.poll() is None and not list(latest.glob("epoch-*")):
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate()
+    assert process.returncode == EXIT_RETRY, said
+    assert "going on in epoch" in node.run("train")
+
+
+class serving:  # noqa: N801
+    """The Deployment's container, by the server that takes the same arguments."""
+
+    def __init__(self, node: Node) -> None:
+        pod = named(node.objects, "Deployment", "serving")["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        config = named(node.objects, "ConfigMap", pod["volumes"][1]["configMap"]["name"])
+        (node.folder / "config").mkdir(exist_ok=True)
+        for name, text in config["data"].items():
+            (node.folder / "config" / name).write_text(text)
+        mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
+        self.words = [node.mapped(word, mounts) for word in container["args"]]
+        probe = container["readinessProbe"]["httpGet"]
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        self.ready = f"http://127.0.0.1:{ports[probe['port']]}{probe['path']}"
+        self.metrics = f"http://127.0.0.1:{ports['rest']}/monitoring/prometheus/metrics"
+
+    def __enter__(self) -> None:
+        command = [sys.executable, "-m", "serving", "serve", *self.words]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        for _ in range(300):
+            try:
+                with urllib.request.urlopen(self.ready, timeout=5) as answer:
+                    assert "signature_def" in json.load(answer)["metadata"]
+                return
+            except OSError:
+                assert self.process.poll() is None, "the server has ended"
+                time.sleep(0.2)
+        pytest.fail("the readiness probe was never answered")
+
+    def __exit__(self, *error: object) -> None:
+        with urllib.request.urlopen(self.metrics, timeout=5) as answer:
+            assert b":tensorflow:serving:request_count" in answer.read()
+        self.process.terminate()
+        assert self.process.wait(60) == 0
+
+
+# --- What cannot work ends at once, and for good. -------------------------------------------------
+
+
+@pytest.fixture
+def empty_node(slices, tmp_path) -> Node:
+    return Node(tmp_path, read(build_with("local", [], settings={**SMALL, "DATA_URL": slices})))
+
+
+def test_wrong_path_on_a_claim_is_final(empty_node):
+    for job, named_path in (
+        ("tfrecords", "/data/download/images"),
+        ("train", "/data/dataset"),
+        ("export", "/runs/lung_unet"),
+        ("smoke", "/data/download/images"),
+    ):
+        last_line = empty_node.fail(job).strip().splitlines()[-1]
+        assert re.match(f"error: .*{empty_node.folder}{named_path}", last_line), last_line
+
+
+def test_address_that_was_not_set_is_final(tmp_path):
+    node = Node(tmp_path, read(build_with("local", [], settings={"DATA_URL": "slices.zip"})))
+    assert "expected an address that starts with http" in node.fail("download")
+
+
+def test_node_without_a_gpu_is_final(slices, node, tmp_path):
+    objects = read(build_with("gpu", [], settings=SMALL))
+    other = Node(tmp_path, objects)
+    other.folder = node.folder if (node.folder / "data" / "dataset").exists() else tmp_path
+    said = other.fail("train")
+    assert "nvidia.com/gpu" in said or "data/dataset" in said
+
+
+def test_service_that_does_not_resolve_is_final(empty_node, monkeypatch):
+    images = empty_node.folder / "data" / "download" / "images"
+    images.mkdir(parents=True)
+    few = PhantomsConfig(out=empty_node.folder / "few", num_patients=1, slices_per_patient=1)
+    write_phantoms(few)
+    (slice_path,) = (few.out / "images").iterdir()
+    slice_path.rename(images / "a_z000.bmp")
+    mapped = empty_node.mapped
+
+    def elsewhere(word: str, mounts: list[str]) -> str:
+        # It waits for a server that is not there yet; here not for a minute.
+        word = mapped(word, mounts).replace("localhost:", "serving.invalid:")
+        return word.replace("--timeout-s=60", "--timeout-s=3")
+
+    monkeypatch.setattr(empty_node, "mapped", elsewhere)
+    assert "serving.invalid:8500" in empty_node.fail("smoke")
