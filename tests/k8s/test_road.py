@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from k8s import road
 from k8s.road import STAGES, main
-from tests.k8s.manifests import FETCHED, ROOT
+from tests.k8s.manifests import FETCHED, K8S, ROOT, build
 
 JOBS = [stage for stage in STAGES if stage not in ("setup", "serve")]
 QUICK = ["--poll-s", "0"]
@@ -178,6 +179,21 @@ def test_overlay_with_a_mistake_is_told(tmp_path, monkeypatch, capsys):
         monkeypatch.setenv("PATH", f"{FETCHED.parent}:/bin:/usr/bin")
     assert main(["render", str(tmp_path)]) == 1
     assert "none.yaml" in capsys.readouterr().err
+
+
+def test_overlays_of_the_readme_build(tmp_path):
+    text = (K8S / "README.md").read_text(encoding="utf-8")
+    first = re.search(r"<<END\n(.*?)\nEND\n", text, flags=re.DOTALL)[1]
+    second = re.search(r"```yaml\n(.*?)```", text, flags=re.DOTALL)[1]
+    shutil.copytree(K8S, tmp_path / "k8s")
+    for content, expected in (
+        (first, "DATA_URL: https://my.site/slices.zip"),
+        (second, "image: registry.example/lung-ct-gpu:0.1.0"),
+    ):
+        mine = tmp_path / "mine"
+        mine.mkdir(exist_ok=True)
+        (mine / "kustomization.yaml").write_text(content, encoding="utf-8")
+        assert expected in build(mine)
 
 
 def test_make_renders_an_overlay():
