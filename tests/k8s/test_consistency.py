@@ -339,6 +339,16 @@ def test_images_have_a_version(build):
     ).replace("$(or $(TAG),", "").replace(")", "")
 
 
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-gpu.lock"])
+def test_image_has_the_versions_that_are_tested(name):
+    def versions(path: Path) -> set[str]:
+        return set(re.findall(r"^[a-z0-9][\w.-]*==[\w.+-]+", path.read_text(), flags=re.MULTILINE))
+
+    in_image = versions(K8S / "images" / name)
+    assert any(line.startswith("tensorflow==") for line in in_image)
+    assert in_image <= versions(ROOT / name)
+
+
 # --- Serving. -------------------------------------------------------------------------------------
 
 

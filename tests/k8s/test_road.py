@@ -181,6 +181,11 @@ def test_overlay_with_a_mistake_is_told(tmp_path, monkeypatch, capsys):
     assert "none.yaml" in capsys.readouterr().err
 
 
+def test_no_package_is_needed():
+    command = [sys.executable, "-S", "-I", str(ROOT / "k8s" / "road.py"), "--help"]
+    assert "render" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 def test_overlays_of_the_readme_build(tmp_path):
     text = (K8S / "README.md").read_text(encoding="utf-8")
     first = re.search(r"<<END\n(.*?)\nEND\n", text, flags=re.DOTALL)[1]
