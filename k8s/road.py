@@ -9,6 +9,7 @@ Needs ``kubectl`` and nothing else: standard library only. See k8s/README.md.
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -22,8 +23,17 @@ STAGE_LABEL = "lung-ct/stage"
 STAGES = ("setup", "download", "tfrecords", "train", "export", "serve", "smoke")
 SERVING = "serving"
 
-HOPELESS = ("InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "not found")
-"""What a pod waits for in vain: in the reason or the message of its wait."""
+HOPELESS = re.compile(
+    r"InvalidImageName|ErrImageNeverPull|CreateContainerConfigError"
+    r'|persistentvolumeclaim "[^"]*" not found'
+)
+"""What a pod waits for in vain, in the reason or the message of its wait."""
+
+HOPELESS_S = 30.0
+"""How long that has to be so: a claim that was just made is not seen everywhere at once."""
+
+PATIENCE_S = 60.0
+"""How long a cluster may give no answer while it is watched."""
 
 LOGS_END_S = 30.0
 
@@ -102,13 +112,13 @@ def render(overlay: Path) -> str:
 
 
 def run(manifests: str, flags: argparse.Namespace) -> None:
-    """Runs stages one after the other.
+    """Runs stages one after the other; `setup` always, as settings may be others.
 
     Raises:
         RoadError: if one of them fails; those after it are not begun.
     """
     for stage in STAGES:
-        if stage not in flags.stages:
+        if stage not in ("setup", *flags.stages):
             continue
         start_s = time.monotonic()
         print(f"--- {stage}", flush=True)
@@ -128,7 +138,9 @@ def take_down(manifests: str, *, with_volumes: bool) -> None:
         RoadError: if the cluster refuses.
     """
     which = [] if with_volumes else ["--selector", f"{STAGE_LABEL}!=setup"]
-    print(kubectl("delete", "--ignore-not-found", *which, "--filename=-", text=manifests), end="")
+    # In the foreground: what comes after must not meet pods that are about to end.
+    words = ["delete", "--cascade=foreground", "--ignore-not-found", *which, "--filename=-"]
+    print(kubectl(*words, text=manifests), end="")
 
 
 def apply(manifests: str, stage: str) -> None:
@@ -140,38 +152,37 @@ def apply(manifests: str, stage: str) -> None:
 def run_job(manifests: str, name: str, flags: argparse.Namespace) -> None:
     """Starts a Job, or finds it running, and waits for its end.
 
-    A Job that has ended is replaced: what it wrote is there, and its program goes on from it.
+    A Job that has ended is replaced: what it wrote is there, and its program goes on from it. So is
+    one that has not begun, which may wait for what is mended in these manifests.
 
     Raises:
         RoadError: if it fails, or its pods cannot start.
     """
     job = get("job", name)
-    if job and ending_of(job):
-        kubectl("delete", "job", name)
+    if job and (ending_of(job) or not is_under_way(job)):
+        kubectl("delete", "--cascade=foreground", "job", name)
         job = None
     if job is None:
         apply(manifests, name)
-    logs: dict[str, subprocess.Popen[bytes]] = {}
+    logs = Logs()
     starting = Starting(f"job/{name}", flags.pending_s)
-    while True:
-        job = get("job", name)
-        if job is None:
-            raise RoadError(f"the Job {name} was deleted while it ran")
-        pods = pods_of(f"batch.kubernetes.io/job-name={name}")
-        follow_logs(pods, logs)
-        ending = ending_of(job)
-        if ending:
-            break
-        if job["spec"].get("suspend"):
-            starting.tell("it is suspended: it waits in a queue, or was paused")
-        else:
-            starting.look(pods)
-        time.sleep(flags.poll_s)
-    for process in logs.values():
-        try:
-            process.wait(LOGS_END_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
+    try:
+        while True:
+            job = get("job", name)
+            if job is None:
+                raise RoadError(f"the Job {name} was deleted while it ran")
+            pods = pods_of_job(job)
+            logs.follow(pods)
+            ending = ending_of(job)
+            if ending:
+                break
+            if job["spec"].get("suspend"):
+                starting.tell("it is suspended: it waits in a queue, or was paused")
+            else:
+                starting.look(pods)
+            time.sleep(flags.poll_s)
+    finally:
+        logs.end()
     if ending["type"] == "Failed":
         codes = sorted({code for pod in pods for code in exit_codes(pod)})
         raise RoadError(
@@ -226,12 +237,16 @@ class Starting:
         name, reason = next(iter(waiting.items()))
         self.tell(f"{name}: {reason}")
         self._since_s = self._since_s or time.monotonic()
-        is_late = time.monotonic() - self._since_s > self._limit_s
-        if is_late or any(word in reason for word in HOPELESS):
+        waited_s = time.monotonic() - self._since_s
+        is_hopeless = HOPELESS.search(reason) and waited_s >= HOPELESS_S
+        if is_hopeless or waited_s > self._limit_s:
             events = kubectl("get", "events", "--field-selector", "type=Warning")
+            hint = (
+                "" if is_hopeless else " It goes on waiting on the cluster; --pending-s is longer."
+            )
             raise RoadError(
                 f"{name} does not start: {reason}; `kubectl -n {NAMESPACE} describe pods` tells "
-                f"more. Warnings of the cluster:\n{events}"
+                f"more.{hint} Warnings of the cluster:\n{events}"
             )
 
     def tell(self, text: str) -> None:
@@ -241,24 +256,47 @@ class Starting:
             self._told = text
 
 
-def follow_logs(pods: list[dict[str, Any]], logs: dict[str, "subprocess.Popen[bytes]"]) -> None:
-    """Shows the log of each pod that has started, from its beginning, as it grows."""
-    for pod in pods:
-        name = pod["metadata"]["name"]
-        if name not in logs and pod["status"].get("phase") in ("Running", "Succeeded", "Failed"):
-            logs[name] = subprocess.Popen(
-                ["kubectl", "--namespace", NAMESPACE, "logs", "--follow", "--all-containers", name]
-            )
+class Logs:
+    """The logs of a Job's containers on the terminal, as they grow."""
+
+    def __init__(self) -> None:
+        """Shows nothing yet."""
+        self._shown: dict[tuple[str, str], subprocess.Popen[bytes]] = {}
+
+    def follow(self, pods: list[dict[str, Any]]) -> None:
+        """Shows each container that has started, from its beginning."""
+        for pod in pods:
+            for container in statuses_of(pod):
+                key = pod["metadata"]["name"], container["name"]
+                has_started = container["state"].keys() & {"running", "terminated"}
+                if has_started and key not in self._shown:
+                    words = ["logs", "--follow", key[0], f"--container={key[1]}"]
+                    self._shown[key] = subprocess.Popen(["kubectl", "-n", NAMESPACE, *words])
+
+    def end(self) -> None:
+        """Waits for the last lines, for a while."""
+        for process in self._shown.values():
+            try:
+                process.wait(LOGS_END_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def statuses_of(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    """Gives the states of a pod's containers, those that run first before the others."""
+    status = pod["status"]
+    return [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
 
 
 def why_waiting(pod: dict[str, Any]) -> str:
     """Tells what a pod waits for; empty if it does not."""
     status = pod["status"]
-    for kind in ("initContainerStatuses", "containerStatuses"):
-        for container in status.get(kind, []):
-            wait = container["state"].get("waiting", {})
-            if wait and wait.get("reason") not in ("PodInitializing", "ContainerCreating"):
-                return f"{wait.get('reason')}: {wait.get('message', '')}"
+    for container in statuses_of(pod):
+        if "running" in container["state"]:
+            return ""
+        wait = container["state"].get("waiting", {})
+        if wait and wait.get("reason") not in ("PodInitializing", "ContainerCreating"):
+            return f"{wait.get('reason')}: {wait.get('message', '')}"
     if status.get("phase") != "Pending":
         return ""
     for condition in status.get("conditions", []):
@@ -269,12 +307,16 @@ def why_waiting(pod: dict[str, Any]) -> str:
 
 def exit_codes(pod: dict[str, Any]) -> list[int]:
     """Gives the exit codes of a pod's containers that failed."""
-    statuses = [
-        container["state"].get("terminated", {}).get("exitCode", 0)
-        for kind in ("initContainerStatuses", "containerStatuses")
-        for container in pod["status"].get(kind, [])
-    ]
-    return [code for code in statuses if code]
+    codes = [each["state"].get("terminated", {}).get("exitCode", 0) for each in statuses_of(pod)]
+    return [code for code in codes if code]
+
+
+def is_under_way(job: dict[str, Any]) -> bool:
+    """Tells whether a Job has begun, or waits in a queue; else nothing is lost with it."""
+    if job["spec"].get("suspend"):
+        return True
+    statuses = [each["state"] for pod in pods_of_job(job) for each in statuses_of(pod)]
+    return any(state.keys() & {"running", "terminated"} for state in statuses)
 
 
 def ending_of(job: dict[str, Any]) -> dict[str, Any] | None:
@@ -287,14 +329,31 @@ def ending_of(job: dict[str, Any]) -> dict[str, Any] | None:
 
 def get(kind: str, name: str) -> dict[str, Any] | None:
     """Gives an object of the cluster, or None."""
-    text = kubectl("get", kind, name, "--ignore-not-found", "--output=json")
+    text = patiently("get", kind, name, "--ignore-not-found", "--output=json")
     return json.loads(text) if text.strip() else None
+
+
+def pods_of_job(job: dict[str, Any]) -> list[dict[str, Any]]:
+    """Gives the pods of this Job, and not of one that had the name before."""
+    return pods_of(f"batch.kubernetes.io/controller-uid={job['metadata']['uid']}")
 
 
 def pods_of(selector: str) -> list[dict[str, Any]]:
     """Gives pods by label."""
-    items = json.loads(kubectl("get", "pods", "--selector", selector, "--output=json"))["items"]
-    return list(items)
+    text = patiently("get", "pods", "--selector", selector, "--output=json")
+    return list(json.loads(text)["items"])
+
+
+def patiently(*words: str) -> str:
+    """Calls ``kubectl``, again where a cluster does not answer for a moment."""
+    end_s = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return kubectl(*words)
+        except RoadError:
+            if time.monotonic() > end_s:
+                raise
+            time.sleep(PATIENCE_S / 20)
 
 
 def kubectl(*words: str, text: str | None = None) -> str:

@@ -6,6 +6,7 @@ a *replica* a device of a worker; the *chief* is the worker that writes.
 
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -16,7 +17,7 @@ from typing import Any
 import tensorflow as tf
 
 from trainer.config import AUTO
-from trainer.rendezvous import meet
+from trainer.rendezvous import PEERS_S, meet
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,10 @@ NUM_WORKERS = "NUM_WORKERS"
 
 WORKER_ADDRESS = "WORKER_ADDRESS"
 """Environment variable: address of a pod, ``train-{index}.train:2222``, with ``{index}`` in it."""
+
+
+WORKER_WAIT = "WORKER_WAIT_S"
+"""Environment variable: longest wait of a worker for the others, in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,10 +303,21 @@ def _place_on_workers(names: Sequence[str], addresses: Sequence[str], index: int
         {"cluster": {"worker": list(addresses)}, "task": {"type": "worker", "index": index}}
     )
     logger.info("worker %d of %d waits for the others", index, len(addresses))
-    meet(addresses, index)
+    meet(addresses, index, peers_s=_wait_s(os.environ))
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     logger.info("worker %d of %d trains on %s", index, len(addresses), ", ".join(names))
     return Placement(strategy=strategy, num_workers=len(addresses), worker_index=index)
+
+
+def _wait_s(environment: Mapping[str, str]) -> float:
+    text = environment.get(WORKER_WAIT, str(PEERS_S))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"{WORKER_WAIT} is {text!r}; expected seconds, such as {PEERS_S:g}")
+    return seconds
 
 
 def _make_logical_cpu_devices(count: int) -> None:

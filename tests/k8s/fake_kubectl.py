@@ -17,9 +17,9 @@ CODES = {"failed": 1, "retried": 75}
 def main(words: list[str]) -> None:
     with (FOLDER / "calls.txt").open("a") as file:
         file.write(" ".join(words) + "\n")
-    words = [word for word in words if word not in ("--namespace", "lung-ct")]
+    words = [word for word in words if word not in ("--namespace", "-n", "lung-ct")]
     if words[0] == "logs":  # of these, several run at once
-        print(f"log of {words[-1]}")
+        print(f"log of {words[2]} {words[3]}")
         return
     scenario = json.loads((FOLDER / "scenario.json").read_text())
     path = FOLDER / "state.json"
@@ -47,7 +47,8 @@ def answer_to(words: list[str], flags: list[str], scenario: dict, state: dict) -
             state["jobs"][stage] = 0
         return f"{stage} applied\n"
     if verb == "delete":
-        del state["jobs"][words[2]]
+        assert "--cascade=foreground" in flags
+        del state["jobs"][words[-1]]
         return ""
     kind = words[1]
     if kind == "job":
@@ -75,9 +76,8 @@ def job(name: str, scenario: dict, state: dict) -> str:
     if ending:
         reason = {"Failed": "PodFailurePolicy"}.get(ending, "CompletionsReached")
         conditions = [{"type": ending, "status": "True", "reason": reason, "message": "of a test"}]
-    return json.dumps(
-        {"spec": {"suspend": now == "suspended"}, "status": {"conditions": conditions}}
-    )
+    spec, found = {"suspend": now == "suspended"}, {"conditions": conditions}
+    return json.dumps({"metadata": {"uid": name}, "spec": spec, "status": found})
 
 
 def deployment(scenario: dict, state: dict) -> str:
@@ -106,13 +106,22 @@ def pods(selector: str, scenario: dict, state: dict) -> list[dict]:
         scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
         status["conditions"] = [scheduled | {"message": reason}]
     elif kind == "waiting":
-        status["containerStatuses"] = [{"state": {"waiting": {"reason": reason, "message": "…"}}}]
+        status |= in_state(name, {"waiting": {"reason": reason, "message": "…"}})
+    elif kind == "first":
+        waiting = {"waiting": {"reason": "PodInitializing"}}
+        status |= in_state(name, waiting)
+        status["initContainerStatuses"] = [{"name": "first", "state": {"running": {}}}]
     elif kind in ("failed", "retried"):
-        terminated = {"exitCode": CODES[kind]}
-        status = {"phase": "Failed", "containerStatuses": [{"state": {"terminated": terminated}}]}
-    elif kind in ("running", "complete", "ready"):
-        status = {"phase": {"complete": "Succeeded"}.get(kind, "Running")}
+        status = {"phase": "Failed"} | in_state(name, {"terminated": {"exitCode": CODES[kind]}})
+    elif kind == "complete":
+        status = {"phase": "Succeeded"} | in_state(name, {"terminated": {"exitCode": 0}})
+    elif kind in ("running", "ready"):
+        status = {"phase": "Running"} | in_state(name, {"running": {}})
     return [{"metadata": {"name": f"{name}-0"}, "status": status}]
+
+
+def in_state(name: str, state: dict) -> dict:
+    return {"containerStatuses": [{"name": name, "state": state}]}
 
 
 main(sys.argv[1:])

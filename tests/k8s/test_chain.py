@@ -77,7 +77,7 @@ class Node:
 
     def fail(self, job: str) -> str:
         """Runs a container that has to end as the Job takes for final; gives what it said."""
-        final = named(self.objects, "Job", job)["spec"]["podFailurePolicy"]["rules"][1]
+        final = named(self.objects, "Job", job)["spec"]["podFailurePolicy"]["rules"][-1]
         with self.start(job) as process:
             said, _ = process.communicate()
         assert process.returncode in final["onExitCodes"]["values"], said

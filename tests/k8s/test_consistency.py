@@ -24,6 +24,7 @@ from tests.k8s.manifests import (
     named,
     workloads,
 )
+from trainer import distribution
 from trainer.interruption import EXIT_RETRY
 from trainer.signature import DEFAULT_MODEL_NAME
 
@@ -215,7 +216,7 @@ def test_all_settings_are_used_and_none_is_missing(build):
         for each in by_kind(objects, "ConfigMap")
         if each["metadata"]["name"].startswith("settings-")
     ]
-    assert set(settings["data"]) == used
+    assert set(settings["data"]) == used | {distribution.WORKER_WAIT}  # which is read as it is
 
 
 # --- Jobs. ----------------------------------------------------------------------------------------
@@ -228,10 +229,14 @@ def test_jobs_end_for_good_where_another_try_would_end_the_same_way(build):
         assert pod["restartPolicy"] == "Never"  # or the failure policy would not be asked
         assert spec["podReplacementPolicy"] == "Failed"
         assert spec["ttlSecondsAfterFinished"] > 3600
-        ignored, final = spec["podFailurePolicy"]["rules"]
+        ignored, *told_to_stop, final = spec["podFailurePolicy"]["rules"]
         assert ignored["action"] == "Ignore"
         assert ignored["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
         assert final["action"] == "FailJob"
+        for rule in told_to_stop:
+            assert rule["action"] == "Ignore"
+            assert rule["onExitCodes"]["values"] == [EXIT_RETRY]
+        assert bool(told_to_stop) == (job["metadata"]["name"] == "train")
         codes = final["onExitCodes"]
         assert codes["operator"] == "In"
         assert codes["values"] == [1, 2]

@@ -146,7 +146,7 @@ class IndexedJob:
         self.cluster, self.name = cluster, name
         spec = named(cluster.objects, "Job", "train")["spec"]
         self.count, self.subdomain = spec["completions"], cluster.pod["subdomain"]
-        self.final = spec["podFailurePolicy"]["rules"][1]["onExitCodes"]["values"]
+        self.final = spec["podFailurePolicy"]["rules"][-1]["onExitCodes"]["values"]
 
     def pod(self, index: int) -> str:
         return f"{self.name}-{index}"

@@ -50,6 +50,7 @@ def cluster(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{program.parent}:/bin:/usr/bin")
     monkeypatch.setenv("FAKE_CLUSTER", str(tmp_path))
     monkeypatch.setattr(road.shutil, "which", lambda name: None)
+    monkeypatch.setattr(road, "HOPELESS_S", 0)
     return Cluster(tmp_path)
 
 
@@ -60,13 +61,12 @@ def test_stages_run_in_order_and_each_log_is_shown(cluster, capfd):
     for stage in STAGES:
         assert f"--- {stage}: done in" in said
     for job in JOBS:
-        assert f"log of {job}-0\n" in said
-        assert len(cluster.calls(f"logs --follow --all-containers {job}-0")) == 1
+        assert said.count(f"log of {job}-0 --container={job}\n") == 1
 
 
 def test_only_the_stages_that_are_named_run(cluster):
     assert main(["run", "local", "--stages", "smoke", "train", *QUICK]) == 0
-    assert cluster.stages() == ["train", "smoke"]
+    assert cluster.stages() == ["setup", "train", "smoke"]
 
 
 def test_failed_job_ends_the_road_with_its_reason_and_its_log(cluster, capfd):
@@ -74,7 +74,7 @@ def test_failed_job_ends_the_road_with_its_reason_and_its_log(cluster, capfd):
     assert main(["run", "local", *QUICK]) == 1
     assert cluster.stages() == ["setup", "download", "tfrecords"]
     said = capfd.readouterr()
-    assert "log of tfrecords-0" in said.out
+    assert "log of tfrecords-0 --container=tfrecords" in said.out
     assert said.err.startswith(
         "error: the Job tfrecords has failed: PodFailurePolicy: of a test; exit codes [1]; its "
         "log, above, ends with the reason. Mend it and run again"
@@ -90,10 +90,50 @@ def test_job_that_has_ended_is_replaced_and_one_that_runs_is_followed(cluster):
     cluster.has(train=0, export=0)
     cluster.set(train=["failed"], export=["running", "running", "complete"])
     assert main(["run", "local", "--stages", "export", *QUICK]) == 0
-    assert not (cluster.folder / "calls.txt").read_text().count(" apply ")
+    assert cluster.stages() == ["setup"]
     assert main(["run", "local", "--stages", "train", *QUICK]) == 1
-    assert cluster.calls("delete") == ["--namespace lung-ct delete job train"]
-    assert cluster.stages() == ["train"]
+    (call,) = cluster.calls("delete")
+    assert call == "--namespace lung-ct delete --cascade=foreground job train"
+    assert cluster.stages() == ["setup", "setup", "train"]
+
+
+def test_job_that_has_not_begun_is_replaced(cluster):
+    cluster.has(train=0)
+    cluster.set(train=["waiting: ErrImagePull", "running", "complete"])
+    assert main(["run", "local", "--stages", "train", *QUICK]) == 0
+    assert len(cluster.calls("delete")) == 1
+
+
+def test_first_container_that_runs_for_long_is_no_reason_to_give_up(cluster, capfd):
+    cluster.set(export=["first", "first", "running", "complete"])
+    assert main(["run", "local", "--stages", "export", "--pending-s", "0", *QUICK]) == 0
+    said = capfd.readouterr().out
+    assert "waiting" not in said
+    assert "log of export-0 --container=first" in said
+
+
+def test_claim_that_is_being_made_is_waited_for(cluster, capfd):
+    unbound = "unscheduled: pod has unbound immediate PersistentVolumeClaims. not found"
+    cluster.set(train=[unbound, unbound, "running", "complete"])
+    assert main(["run", "local", "--stages", "train", *QUICK]) == 0
+
+
+def test_cluster_that_does_not_answer_for_a_moment_is_asked_again(monkeypatch):
+    answers = [road.RoadError("no route"), '{"items": []}']
+
+    def kubectl(*words):
+        answer = answers.pop(0)
+        if isinstance(answer, road.RoadError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(road, "kubectl", kubectl)
+    monkeypatch.setattr(road, "PATIENCE_S", 0.2)
+    assert road.pods_of("a=b") == []
+    monkeypatch.setattr(road, "PATIENCE_S", -1)
+    answers = [road.RoadError("no route")]
+    with pytest.raises(road.RoadError, match="no route"):
+        road.pods_of("a=b")
 
 
 @pytest.mark.parametrize(

@@ -133,3 +133,11 @@ def test_one_worker_alone_is_no_cluster():
 def test_environment_that_describes_no_cluster_is_an_error(environment, message):
     with pytest.raises(ValueError, match=message):
         read_cluster(environment)
+
+
+def test_wait_for_other_workers_is_seconds():
+    assert distribution._wait_s({}) == 900
+    assert distribution._wait_s({"WORKER_WAIT_S": "2.5"}) == 2.5
+    for text in ("", "long", "-1", "inf", "nan"):
+        with pytest.raises(ValueError, match=f"WORKER_WAIT_S is '{text}'; expected seconds, such"):
+            distribution._wait_s({"WORKER_WAIT_S": text})
