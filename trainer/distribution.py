@@ -33,7 +33,6 @@ NUM_WORKERS = "NUM_WORKERS"
 WORKER_ADDRESS = "WORKER_ADDRESS"
 """Environment variable: address of a pod, ``train-{index}.train:2222``, with ``{index}`` in it."""
 
-
 WORKER_WAIT = "WORKER_WAIT_S"
 """Environment variable: longest wait of a worker for the others, in seconds."""
 

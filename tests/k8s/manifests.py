@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -54,8 +55,10 @@ def build_with(
     overlay: str, components: list[str], *, settings: dict[str, str] | None = None
 ) -> str:
     """Builds an overlay as a user's own one on top of it would."""
-    # Within the tree, as a base outside of it would be refused.
-    with own_overlay() as folder:
+    with tempfile.TemporaryDirectory() as name:
+        shutil.copytree(K8S, Path(name) / "k8s")
+        folder = Path(name) / "k8s" / "overlays" / "own"
+        folder.mkdir()
         lines = ["resources:", f"  - ../{overlay}", "components:"]
         lines += [f"  - ../../components/{name}" for name in components]
         if settings:
@@ -64,23 +67,6 @@ def build_with(
             lines += [f"      - {name}={value}" for name, value in settings.items()]
         (folder / "kustomization.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
         return build(folder)
-
-
-class own_overlay:  # noqa: N801
-    """A folder for an overlay, for a while, outside of the tree: a copy of k8s/ with one more."""
-
-    def __enter__(self) -> Path:
-        import tempfile
-
-        self._folder = tempfile.TemporaryDirectory()
-        copy = Path(self._folder.name) / "k8s"
-        shutil.copytree(K8S, copy)
-        folder = copy / "overlays" / "own"
-        folder.mkdir()
-        return folder
-
-    def __exit__(self, *error: object) -> None:
-        self._folder.cleanup()
 
 
 @cache

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import IO
 
 from tests.k8s.manifests import ROOT, Manifest, arguments_of, environment_of
 
@@ -17,11 +18,14 @@ _CONF = Path(__file__).with_name("containers.conf")
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
-def podman(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+def podman(
+    *words: str, check: bool = True, stdin: IO[bytes] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Calls Podman."""
     environment = {"CONTAINERS_CONF": str(_CONF)} | os.environ
+    command = ["podman", *words]
     return subprocess.run(
-        ["podman", *words], env=environment, capture_output=True, text=True, check=check
+        command, env=environment, stdin=stdin, capture_output=True, text=True, check=check
     )
 
 
@@ -43,13 +47,7 @@ def ensure_base(folder: Path) -> str:
     )
     (folder / "usr/bin/python").symlink_to("python3")
     with subprocess.Popen(["tar", "-C", str(folder), "-c", "."], stdout=subprocess.PIPE) as tar:
-        subprocess.run(
-            ["podman", "import", "-", f"localhost/{BASE}"],
-            env={"CONTAINERS_CONF": str(_CONF)} | os.environ,
-            stdin=tar.stdout,
-            check=True,
-            capture_output=True,
-        )
+        podman("import", "-", f"localhost/{BASE}", stdin=tar.stdout)
     shutil.rmtree(folder)
     return "a stand-in of Debian's packages"
 
