@@ -16,6 +16,8 @@ import threading
 import time
 import urllib.request
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +26,7 @@ import pytest
 
 from preprocessing.phantoms.drawing import PhantomsConfig, write_phantoms
 from serving.client import SegmentationClient
+from serving.embedded import metrics
 from serving.endpoint import Endpoint
 from tests.k8s.manifests import (
     Manifest,
@@ -234,42 +237,44 @@ def train_with_a_stop(node: Node) -> None:
     assert "going on in epoch" in node.run("train")
 
 
-class serving:  # noqa: N801
-    """The Deployment's container, by the server that takes the same arguments."""
+@contextmanager
+def serving(node: Node) -> Iterator[None]:
+    """Runs the Deployment's container, by the server that takes the same arguments."""
+    pod = named(node.objects, "Deployment", "serving")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    config = next(volume["configMap"] for volume in pod["volumes"] if "configMap" in volume)
+    (node.folder / "config").mkdir(exist_ok=True)
+    for name, text in named(node.objects, "ConfigMap", config["name"])["data"].items():
+        text = text.replace('base_path: "/models', f'base_path: "{node.folder}/models')
+        (node.folder / "config" / name).write_text(text)
+    mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
+    words = [node.mapped(word, mounts) for word in container["args"]]
+    probe = container["readinessProbe"]["httpGet"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    rest = f"http://127.0.0.1:{ports[probe['port']]}"
+    with subprocess.Popen(
+        [sys.executable, "-m", "serving", "serve", *words], stdout=subprocess.DEVNULL
+    ) as process:
+        try:
+            wait_until_ready(process, rest + probe["path"])
+            yield
+            with urllib.request.urlopen(f"{rest}{metrics.DEFAULT_PATH}", timeout=5) as answer:
+                assert b":tensorflow:serving:request_count" in answer.read()
+        finally:
+            process.terminate()
+    assert process.returncode == 0
 
-    def __init__(self, node: Node) -> None:
-        pod = named(node.objects, "Deployment", "serving")["spec"]["template"]["spec"]
-        (container,) = pod["containers"]
-        config = named(node.objects, "ConfigMap", pod["volumes"][1]["configMap"]["name"])
-        (node.folder / "config").mkdir(exist_ok=True)
-        for name, text in config["data"].items():
-            text = text.replace('base_path: "/models', f'base_path: "{node.folder}/models')
-            (node.folder / "config" / name).write_text(text)
-        mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
-        self.words = [node.mapped(word, mounts) for word in container["args"]]
-        probe = container["readinessProbe"]["httpGet"]
-        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-        self.ready = f"http://127.0.0.1:{ports[probe['port']]}{probe['path']}"
-        self.metrics = f"http://127.0.0.1:{ports['rest']}/monitoring/prometheus/metrics"
 
-    def __enter__(self) -> None:
-        command = [sys.executable, "-m", "serving", "serve", *self.words]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        for _ in range(300):
-            try:
-                with urllib.request.urlopen(self.ready, timeout=5) as answer:
-                    assert "signature_def" in json.load(answer)["metadata"]
-                return
-            except OSError:
-                assert self.process.poll() is None, "the server has ended"
-                time.sleep(0.2)
-        pytest.fail("the readiness probe was never answered")
-
-    def __exit__(self, *error: object) -> None:
-        with urllib.request.urlopen(self.metrics, timeout=5) as answer:
-            assert b":tensorflow:serving:request_count" in answer.read()
-        self.process.terminate()
-        assert self.process.wait(60) == 0
+def wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
+    for _ in range(300):
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                assert "signature_def" in json.load(answer)["metadata"]
+            return
+        except OSError:
+            assert process.poll() is None, "the server has ended"
+            time.sleep(0.2)
+    pytest.fail("the readiness probe was never answered")
 
 
 # --- What cannot work ends at once, and for good. -------------------------------------------------
