@@ -374,7 +374,11 @@ def command(*words: str, text: str | None = None) -> str:
             f"{words[0]} is not installed; it comes with https://kubernetes.io/docs/tasks/tools"
         ) from error
     if ended.returncode:
-        raise RoadError(f"`{' '.join(words)}` fails: {ended.stderr.strip()}")
+        said = ended.stderr.strip()
+        hint = ""
+        if "connection refused" in said or "no such host" in said:
+            hint = "; does the cluster of `kubectl config current-context` run?"
+        raise RoadError(f"`{' '.join(words)}` fails: {said}{hint}")
     return ended.stdout
 
 

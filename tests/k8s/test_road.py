@@ -213,6 +213,19 @@ def test_missing_kubectl_is_told(monkeypatch, tmp_path, capsys):
     assert "error: kubectl is not installed" in capsys.readouterr().err
 
 
+def test_cluster_that_is_not_there_is_told(tmp_path, monkeypatch, capsys):
+    program = tmp_path / "kubectl"
+    program.write_text(
+        "#!/bin/sh\necho 'dial tcp 127.0.0.1:8080: connection refused' >&2; exit 1\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    monkeypatch.setattr(road, "render", lambda overlay: "")
+    assert main(["run", "local", "--stages", "train"]) == 1
+    said = capsys.readouterr().err
+    assert "connection refused; does the cluster of `kubectl config current-context` run?" in said
+
+
 def test_overlay_with_a_mistake_is_told(tmp_path, monkeypatch, capsys):
     (tmp_path / "kustomization.yaml").write_text("resources: [none.yaml]\n")
     if FETCHED.exists():
