@@ -15,12 +15,14 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from served_model import Server, servers, write_model
+from served_model import Server, servers, some_slices, write_model
 
 from serving.client import SegmentationClient
 from serving.errors import CallError
 
 KEPT_VERSIONS = 2
+NUM_DIFFERENT = 20
+SIZE = 512
 
 
 def main() -> None:
@@ -32,10 +34,11 @@ def main() -> None:
     parser.add_argument("--kill-s", type=float, default=20, help="seconds between two kills")
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
+        kind, images = some_slices(NUM_DIFFERENT, size=SIZE)
         model = write_model(Path(name) / "model", image_size=64, filters=8)
         with servers(model, 2, poll_wait_s=1) as (steady, mortal):
             target = f"ipv4:{steady.target},{mortal.target}"
-            load = Load(target, flags.requests, flags.clients)
+            load = Load(target, images, flags.requests, flags.clients)
             load.start()
             kills = Kills(mortal, flags.kill_s)
             memory: list[tuple[int, float]] = []
@@ -55,7 +58,7 @@ def main() -> None:
             kills.stop()
             memory.append((load.num_done, steady.memory_mib()))
     print(
-        f"\n{load.num_done} requests by {flags.clients} clients in {seconds:.0f} s; "
+        f"\n{load.num_done} requests of {kind} by {flags.clients} clients in {seconds:.0f} s; "
         f"{version - 1} new versions, {len(load.versions)} versions answered; {kills.count} kills\n"
     )
     print(f"failed: {sum(load.failures.values())}")
@@ -100,17 +103,21 @@ class Kills:
 class Load:
     """Clients that call as fast as they are answered, until all requests are made."""
 
-    def __init__(self, target: str, num_requests: int, num_clients: int) -> None:
+    def __init__(
+        self, target: str, images: list[np.ndarray], num_requests: int, num_clients: int
+    ) -> None:
         """Prepares the clients.
 
         Args:
             target: of the servers.
+            images: what is asked for, in turn.
             num_requests: in all.
             num_clients: each with a channel of its own.
         """
         self.failures: Counter[str] = Counter()
         self.milliseconds: list[float] = []
         self.versions: set[int] = set()
+        self._images = images
         self._left = iter(range(num_requests))
         self._lock = threading.Lock()
         self._threads = [
@@ -132,15 +139,15 @@ class Load:
         return any(thread.is_alive() for thread in self._threads)
 
     def _work(self, target: str) -> None:
-        image = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
         with SegmentationClient(target) as client:
             while True:
                 with self._lock:
-                    if next(self._left, None) is None:
-                        return
+                    index = next(self._left, None)
+                if index is None:
+                    return
                 begin = time.perf_counter()
                 try:
-                    client.predict(image)
+                    client.predict(self._images[index % len(self._images)])
                     self.versions.add(client.answered_version)
                 except CallError as error:
                     self.failures[f"{type(error).__name__}: {error}"] += 1

@@ -55,6 +55,7 @@ HOMES = {
         "serving/async_client.py",
         "serving/client.py",
         "serving/endpoint.py",
+        "serving/embedded/codes.py",
         "serving/embedded/server.py",
         "serving/embedded/servicers.py",
     },

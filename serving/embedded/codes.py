@@ -1,5 +1,7 @@
 """Status codes as gRPC and TensorFlow number them, and the error that carries one."""
 
+import grpc
+
 OK = 0
 CANCELLED = 1
 UNKNOWN = 2
@@ -12,20 +14,8 @@ OUT_OF_RANGE = 11
 UNIMPLEMENTED = 12
 UNAVAILABLE = 14
 
-NAMES = {
-    OK: "OK",
-    CANCELLED: "CANCELLED",
-    UNKNOWN: "UNKNOWN",
-    INVALID_ARGUMENT: "INVALID_ARGUMENT",
-    DEADLINE_EXCEEDED: "DEADLINE_EXCEEDED",
-    NOT_FOUND: "NOT_FOUND",
-    RESOURCE_EXHAUSTED: "RESOURCE_EXHAUSTED",
-    FAILED_PRECONDITION: "FAILED_PRECONDITION",
-    OUT_OF_RANGE: "OUT_OF_RANGE",
-    UNIMPLEMENTED: "UNIMPLEMENTED",
-    UNAVAILABLE: "UNAVAILABLE",
-}
-"""Of the codes that are used here; TensorFlow has more."""
+STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
+"""All of them, as gRPC's Python has them."""
 
 
 class RequestError(Exception):

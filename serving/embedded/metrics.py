@@ -45,7 +45,7 @@ class Metrics:
         try:
             yield
         except RequestError as error:
-            status = codes.NAMES.get(error.code, str(error.code))
+            status = codes.STATUS_CODES[error.code].name
             raise
         finally:
             elapsed_us = round(1e6 * (time.perf_counter() - start_s))

@@ -23,8 +23,6 @@ from serving.protos import (
 
 logger = logging.getLogger(__name__)
 
-_STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
-
 
 def prediction_service(models: ModelStore, metrics: Metrics) -> grpc.GenericRpcHandler:
     """Gives ``tensorflow.serving.PredictionService``."""
@@ -97,7 +95,7 @@ def _handler(
             return answer(request, context)
         except RequestError as error:
             logger.debug("answered with code %d: %s", error.code, error.message)
-            context.abort(_STATUS_CODES[error.code], error.message)
+            context.abort(codes.STATUS_CODES[error.code], error.message)
             raise  # Not reached: abort raises.
 
     # The answers are bytes already, so there is no response serializer.
