@@ -7,7 +7,16 @@ made by ``make lock``.
 
 from setuptools import setup
 
+VOLUMES = [
+    # Series, geometry and segmentations of DICOM; pydicom reads the files below it.
+    "highdicom>=0.28,<0.29",
+    "nibabel>=5.4,<6",
+    "pydicom>=3.0.2,<4",
+    # Decodes all of DICOM's compressions for pydicom, JPEG Lossless too.
+    "python-gdcm>=3.2,<4",
+]
 PREPROCESSING = [
+    *VOLUMES,
     "apache-beam>=2.77,<3",
     "gdown>=6.5,<7",
     # Beam writes and reads TFRecords only with a CRC32C library; this one is compiled.
@@ -16,6 +25,8 @@ PREPROCESSING = [
     "jinja2>=3.1,<4",
     "pillow>=12,<13",
     "requests>=2.32,<3",
+    # Fills the outlines of an RTSTRUCT.
+    "scikit-image>=0.25,<0.27",
     "scipy>=1.14,<2",
     "tqdm>=4.67,<5",
     # Twice as fast as the zlib of Python, and the same bytes whatever zlib a machine has.
@@ -43,6 +54,7 @@ TRAINER = [
     "zlib-ng>=1.1,<2",
 ]
 SERVING = [
+    *VOLUMES,
     # The page of `view`; waitress serves it.
     "flask>=3.1,<4",
     "grpcio>=1.80,<2",
@@ -90,6 +102,7 @@ setup(
         "preprocessing.images",
         "preprocessing.inspection",
         "preprocessing.phantoms",
+        "preprocessing.volumes",
         "trainer",
         "trainer.augmentation",
         "trainer.cross_validation",

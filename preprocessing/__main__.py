@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
 
-from preprocessing.config import SPLIT_BY_CHOICES, TfrecordsConfig
+from preprocessing.config import READ_CHOICES, SPLIT_BY_CHOICES, TfrecordsConfig
 from preprocessing.download.config import DownloadConfig
 from preprocessing.errors import EngineError
 from preprocessing.finding import printable
@@ -32,7 +32,8 @@ _NUM_REFUSED_SHOWN = 5
 
 _TFRECORDS_DESCRIPTION = """\
 Pairs slices with masks by name, checks them, splits them by patient, and writes sharded TFRecords
-with a dataset.json that lists them.
+with a dataset.json that lists them. Scans (DICOM series, NIfTI) become axial slices first, through
+one window of Hounsfield units and under pseudonyms.
 
 A file that cannot be used (damaged, in color, of another size than its partner, a mask with other
 gray values than 0 and 255 or 0 and 1) is left out and listed in dataset.json, as long as no more
@@ -238,14 +239,16 @@ def _add_tfrecords(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
         type=Path,
         required=True,
         metavar="DIR",
-        help="folder of slices: BMP, PNG, TIFF or JPEG, 8-bit gray",
+        help="folder of slices (BMP, PNG, TIFF or JPEG, 8-bit gray), or of scans (DICOM series, or "
+        "NIfTI in Hounsfield units)",
     )
     verb.add_argument(
         "--masks",
         type=Path,
         metavar="DIR",
-        help="folder of masks with the same names; 255 (or 1) is lung, 0 is background "
-        "(default: masks lie among the slices and are told by --mask-pattern)",
+        help="folder of masks with the same names; 255 (or 1) is lung, 0 is background; of scans: "
+        "NIfTI label maps with their names, DICOM SEG or RTSTRUCT (default: masks lie among the "
+        "slices and are told by --mask-pattern; SEG and RTSTRUCT name their series)",
     )
     verb.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder of the dataset; is made"
@@ -253,6 +256,7 @@ def _add_tfrecords(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
     verb.add_argument(
         "--overwrite", action="store_true", help="replace the dataset that --out holds"
     )
+    _add_volume_flags(verb)
     verb.add_argument(
         "--image-pattern",
         default=TfrecordsConfig.image_pattern,
@@ -348,6 +352,43 @@ def _add_tfrecords(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
         metavar="NAME",
         help="Apache Beam's engine (default: %(default)s, this machine with all its cores); "
         "others: docs/engines.md",
+    )
+
+
+def _add_volume_flags(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--read",
+        choices=READ_CHOICES,
+        default=TfrecordsConfig.read,
+        help="slices, or volumes of DICOM and NIfTI (default: %(default)s, what --images holds)",
+    )
+    verb.add_argument(
+        "--window-level-hu",
+        type=float,
+        default=TfrecordsConfig.window_level_hu,
+        metavar="HU",
+        help="of volumes: center of the window that becomes gray values (default: %(default)s)",
+    )
+    verb.add_argument(
+        "--window-width-hu",
+        type=float,
+        default=TfrecordsConfig.window_width_hu,
+        metavar="HU",
+        help="of volumes: width of that window (default: %(default)s)",
+    )
+    verb.add_argument(
+        "--structure",
+        default=TfrecordsConfig.structure,
+        metavar="REGEX",
+        help="of volumes: which segments of a SEG or structures of an RTSTRUCT are the mask, by "
+        "their names (default: %(default)s)",
+    )
+    verb.add_argument(
+        "--salt-file",
+        type=Path,
+        metavar="FILE",
+        help="of volumes: the secret from which pseudonyms of patients are made; is made if it is "
+        "not there; keep it for equal names the next time (default: beside --out)",
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from preprocessing.records import ENCODINGS, PNG_ENCODING
 from preprocessing.spec import MAX_PIXELS
+from preprocessing.volumes.windowing import Window
 
 PATIENT_GROUP = "patient_id"
 """The group of a regular expression that is the ``patient_id``."""
@@ -34,6 +35,14 @@ BY_PATIENT = "patient"
 BY_SLICE = "slice"
 SPLIT_BY_CHOICES = (BY_PATIENT, BY_SLICE)
 
+READ_AUTO = "auto"
+READ_SLICES = "slices"
+READ_VOLUMES = "volumes"
+READ_CHOICES = (READ_AUTO, READ_SLICES, READ_VOLUMES)
+
+SALT_SUFFIX = ".salt"
+"""The salt of pseudonyms stands beside a dataset in a file of its name and this suffix."""
+
 DEFAULT_RUNNER = "FnApiRunner"
 
 
@@ -42,13 +51,31 @@ class TfrecordsConfig:
     """From where, to where, and how."""
 
     images: Path
-    """Folder of slices: BMP, PNG, TIFF or JPEG, in subfolders too."""
+    """Folder of slices (BMP, PNG, TIFF or JPEG) or of scans (DICOM series, NIfTI), in subfolders
+    too."""
 
     masks: Path | None = None
     """Folder of masks with the names of their slices; None: they lie among the slices."""
 
     out: Path
     """Folder of the dataset, made by the job."""
+
+    read: str = READ_AUTO
+    """``slices``, ``volumes`` (DICOM and NIfTI), or ``auto``: what the folder holds."""
+
+    window_level_hu: float = -600.0
+    """Of volumes: center of the window through which they are looked at, in Hounsfield units."""
+
+    window_width_hu: float = 1500.0
+    """Of volumes: what is between black and white, in Hounsfield units."""
+
+    structure: str = "(?i)lung"
+    """Of volumes: regular expression that finds the segments of a DICOM SEG, or the structures of
+    an RTSTRUCT, that are the mask."""
+
+    salt_file: Path | None = None
+    """Of volumes: file of the secret from which pseudonyms of patients are made; made if it is not
+    there. None: `out` with `SALT_SUFFIX`."""
 
     image_pattern: str = DEFAULT_IMAGE_PATTERN
     """Regular expression that finds, in the path of a slice without its extension, what its mask's
@@ -115,6 +142,9 @@ class TfrecordsConfig:
         """
         _check_choice("split_by", self.split_by, SPLIT_BY_CHOICES)
         _check_choice("encoding", self.encoding, ENCODINGS)
+        _check_choice("read", self.read, READ_CHOICES)
+        Window(self.window_level_hu, self.window_width_hu)
+        _check_pattern("structure", self.structure, example=TfrecordsConfig.structure)
         self._check_shares()
         self._check_numbers()
         if any(option.split("=")[0] == "--runner" for option in self.beam_options):
@@ -167,6 +197,23 @@ class TfrecordsConfig:
     def mask_folder(self) -> Path:
         """Gives the folder below which masks are found."""
         return self.images if self.masks is None else self.masks
+
+    def window(self) -> Window:
+        """Gives the window through which volumes are looked at."""
+        return Window(self.window_level_hu, self.window_width_hu)
+
+    def salt_path(self) -> Path:
+        """Gives the file of the salt of pseudonyms."""
+        return self.salt_file or self.out.with_name(f"{self.out.name}{SALT_SUFFIX}")
+
+    def volume_options(self) -> dict[str, Any]:
+        """Gives the options that decide, besides, what a dataset from volumes holds."""
+        return {
+            "read": READ_VOLUMES,
+            "structure": self.structure,
+            "window_level_hu": self.window_level_hu,
+            "window_width_hu": self.window_width_hu,
+        }
 
     def dataset_options(self) -> dict[str, Any]:
         """Gives the options that decide what the dataset holds.

@@ -11,9 +11,10 @@ from pathlib import Path, PurePosixPath
 
 from preprocessing.errors import PreprocessingError
 from preprocessing.images.reading import IMAGE_SUFFIXES, MAGIC_BYTES, is_image
+from preprocessing.spec import NIFTI_SUFFIXES
 
 _NUM_SHOWN = 3
-_VOLUME_SUFFIXES = (".dcm", ".dicom", ".ima", ".nii", ".nii.gz", ".mha", ".nrrd")
+_VOLUME_SUFFIXES = (".dcm", ".dicom", ".ima", *NIFTI_SUFFIXES, ".mha", ".nrrd")
 _OTHER_SUFFIX = re.compile(r"\.[a-z][a-z0-9]{0,4}", re.IGNORECASE)
 
 
@@ -73,13 +74,13 @@ def find_files(folder: Path, *, flag: str, leave_out: Collection[Path]) -> Found
         )
     files: list[FoundFile] = []
     skipped: list[FoundFile] = []
-    for path in _walk(folder, leave_out=leave_out, skipped=skipped):
+    for path in walk_files(folder, leave_out=leave_out, skipped=skipped):
         relative = path.relative_to(folder).as_posix()
         _check_name(relative, folder=folder)
         # A link to nowhere counts as 0 bytes here; the worker that reads it says what it is.
         num_bytes = path.stat().st_size if path.exists() else 0
         file = FoundFile(path=relative, num_bytes=num_bytes)
-        if path.suffix.lower() in IMAGE_SUFFIXES or _begins_like_image(path):
+        if is_image_file(path):
             files.append(file)
         else:
             skipped.append(file)
@@ -145,8 +146,19 @@ def printable(text: str) -> str:
     )
 
 
-def _walk(folder: Path, *, leave_out: Collection[Path], skipped: list[FoundFile]) -> Iterable[Path]:
-    """Gives all files that are not hidden. Links are followed, but no folder is read twice."""
+def walk_files(
+    folder: Path, *, leave_out: Collection[Path], skipped: list[FoundFile] | None = None
+) -> Iterable[Path]:
+    """Gives all files that are not hidden. Links are followed, but no folder is read twice.
+
+    Args:
+        folder: where to look.
+        leave_out: subfolders that are not looked at.
+        skipped: takes the links to folders that were read already.
+
+    Raises:
+        OSError: if a folder cannot be read.
+    """
     left_out = {path.resolve() for path in leave_out}
     seen = {_identity(folder)}
 
@@ -161,9 +173,9 @@ def _walk(folder: Path, *, leave_out: Collection[Path], skipped: list[FoundFile]
             if name.startswith(".") or path.resolve() in left_out:
                 continue
             if _identity(path) in seen:
-                skipped.append(
-                    FoundFile(path=f"{path.relative_to(folder).as_posix()}/", num_bytes=0)
-                )
+                if skipped is not None:
+                    link = path.relative_to(folder).as_posix()
+                    skipped.append(FoundFile(path=f"{link}/", num_bytes=0))
             else:
                 seen.add(_identity(path))
                 kept.append(name)
@@ -177,7 +189,10 @@ def _identity(folder: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _begins_like_image(path: Path) -> bool:
+def is_image_file(path: Path) -> bool:
+    """Tells from its name, or else from its first bytes, whether a file means to be an image."""
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return True
     if not path.is_file():
         return False  # a pipe, which nobody may be writing to
     try:
@@ -203,5 +218,5 @@ def _describe(skipped: Sequence[FoundFile]) -> str:
 
 def _mend(skipped: Sequence[FoundFile]) -> str:
     if any(file.path.lower().endswith(_VOLUME_SUFFIXES) for file in skipped):
-        return "export DICOM or NIfTI as 8-bit BMP or PNG first, through one window for all slices"
+        return "slices and masks are of one kind: both volumes, or both images"
     return "point it to the folder that does"

@@ -1,4 +1,4 @@
-"""The Beam job: plan, write the shards, write the manifest; then the dataset gets its name."""
+"""The Beam jobs: scans to slices, if there are scans; slices to shards; then the dataset's name."""
 
 import dataclasses
 import logging
@@ -32,7 +32,9 @@ from preprocessing.shards import (
 from preprocessing.spec import SPLITS
 from preprocessing.split_file import read_split_file
 from preprocessing.splitting import assign_splits, find_patients
-from preprocessing.staging import replace_output, staging_folder
+from preprocessing.staging import replace_output, slices_folder, staging_folder
+from preprocessing.volumes.detection import holds_volumes
+from preprocessing.volumes.sliced import SlicedScans
 
 _DATASET_KEY = "dataset"
 
@@ -50,7 +52,7 @@ class Inputs:
     """What the workers will do."""
 
     orphans: tuple[RefusedFile, ...]
-    """Slices without a mask and masks without a slice."""
+    """Slices without a mask and masks without a slice; of scans, those that are refused too."""
 
     skipped: tuple[str, ...]
     """What is no image and no partner of one."""
@@ -67,9 +69,13 @@ class Inputs:
     split_file_sha256: str | None
     """Hash of the file that decided on the split, if one did."""
 
+    volume_options: dict[str, Any]
+    """How scans became slices; empty if there were slices to begin with."""
+
     def dataset_options(self, config: TfrecordsConfig) -> dict[str, Any]:
         """Gives all that decides what the dataset holds."""
-        return {**config.dataset_options(), "split_file_sha256": self.split_file_sha256}
+        options = {**config.dataset_options(), "split_file_sha256": self.split_file_sha256}
+        return options | self.volume_options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,10 +119,12 @@ def run(config: TfrecordsConfig, *, is_terminal: bool = False) -> RunSummary:
     started = time.monotonic()
     options = beam_options(config)
     out = config.out.resolve()
-    with staging_folder(out, overwrite=config.overwrite) as staging:
-        inputs = find_inputs(config)
+    with staging_folder(out, overwrite=config.overwrite) as staging, slices_folder(out) as slices:
+        sliced = slice_scans(config, folder=slices, options=options)
+        inputs = find_inputs(sliced.config if sliced else config, sliced=sliced)
         _log_start(config, inputs)
-        check_orphans(inputs.orphans, config=config, out=out)
+        if not sliced:
+            check_orphans(inputs.orphans, config=config, out=out)
         num_pairs = len(inputs.pairs)
         _write_plans(inputs.plans, folder=staging)
         with show_progress(staging, num_slices=num_pairs, is_terminal=is_terminal):
@@ -137,7 +145,7 @@ def run(config: TfrecordsConfig, *, is_terminal: bool = False) -> RunSummary:
         dataset=dataset,
         num_refused_pairs=num_refused,
         num_orphans=len(inputs.orphans),
-        input_bytes=sum(pair.num_bytes for pair in inputs.pairs),
+        input_bytes=sliced.num_bytes if sliced else sum(pair.num_bytes for pair in inputs.pairs),
         record_bytes=sum(shard.num_bytes for shard in shards),
         seconds=time.monotonic() - started,
     )
@@ -148,8 +156,46 @@ def engine_report(out: Path) -> Path:
     return out.with_name(f"{out.name}.engine.txt")
 
 
-def find_inputs(config: TfrecordsConfig) -> Inputs:
+def slice_scans(
+    config: TfrecordsConfig, *, folder: Path, options: PipelineOptions
+) -> SlicedScans | None:
+    """Writes the slices of all scans below a folder; gives None if there are slices to begin with.
+
+    Args:
+        config: from where, and how.
+        folder: empty; what is written there is thrown away after the job.
+        options: of Beam.
+
+    Raises:
+        PreprocessingError: if scans and masks cannot make a dataset, or too many are refused.
+        ShardWriteError: if there is no room, or no right to write.
+        EngineError: if the engine fails.
+        OSError: if a folder cannot be read.
+    """
+    if not holds_volumes(config):
+        return None
+    # Here, because reading DICOM and NIfTI takes libraries that slices do without.
+    from preprocessing.volumes import driver
+
+    plan = driver.plan_slicing(config, out=config.out.resolve())
+    pipeline = beam.Pipeline(options=options)
+    driver.write_plans(plan, folder=folder)
+    _ = (
+        pipeline
+        | "Scans" >> beam.Create(range(len(plan.pairs)))
+        | "Share out scans" >> beam.Reshuffle()
+        | "Write slices" >> beam.Map(driver.slice_planned, options=plan.options, folder=str(folder))
+    )
+    run_to_end(pipeline, runner=config.runner, report=engine_report(config.out.resolve()))
+    return driver.collect(plan, config=config, folder=folder)
+
+
+def find_inputs(config: TfrecordsConfig, *, sliced: SlicedScans | None = None) -> Inputs:
     """Lists, pairs, splits and plans; of slices, it reads the few that tell the size of a record.
+
+    Args:
+        config: where slices are, and how they are paired and split.
+        sliced: the scans that they are of, if they are of scans.
 
     Raises:
         PreprocessingError: if the folders cannot make a dataset.
@@ -190,12 +236,13 @@ def find_inputs(config: TfrecordsConfig) -> Inputs:
     return Inputs(
         pairs=found.pairs,
         plans=tuple(plans),
-        orphans=found.orphans,
-        skipped=found.skipped,
+        orphans=(*found.orphans, *(sliced.left_out if sliced else ())),
+        skipped=sliced.skipped if sliced else found.skipped,
         record_options=record_options,
         split_by=split_by,
         patient_source=patients.source,
         split_file_sha256=pinned.sha256 if pinned else None,
+        volume_options=config.volume_options() if sliced else {},
     )
 
 

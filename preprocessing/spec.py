@@ -42,6 +42,13 @@ MAX_PIXELS = 4096 * 4096
 MASK_FILE_FOREGROUND = 255
 """Gray value of lung in a mask *file*, as read and as written; 0 is background."""
 
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+"""Names of NIfTI files."""
+
+DICOM_MAGIC = b"DICM"
+DICOM_MAGIC_OFFSET = 128
+"""What a DICOM file has at which byte."""
+
 TRAIN_SPLIT = "train"
 VALIDATION_SPLIT = "validation"
 SPLITS = (TRAIN_SPLIT, VALIDATION_SPLIT)

@@ -89,6 +89,21 @@ def staging_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
         os.close(descriptor)
 
 
+@contextmanager
+def slices_folder(out: Path) -> Iterator[Path]:
+    """Gives an empty folder beside `out` for slices of scans, made only when it is written to.
+
+    It is removed when all is done or has failed, and so is what a killed run left there. Whoever
+    holds the `staging_folder` of `out` is alone with it.
+    """
+    slices = out.with_name(f".{out.name}.slices")
+    _remove(slices)
+    try:
+        yield slices
+    finally:
+        _remove(slices)
+
+
 def replace_output(staging: Path, out: Path, *, filenames: Iterable[str]) -> None:
     """Gives a finished dataset its name, and removes the one that it replaces.
 

@@ -48,7 +48,20 @@ HOMES = {
         "trainer/postprocessing.py",
         "trainer/simulated_scanners.py",
     },
-    "skimage": {"trainer/simulated_scanners.py"},
+    "skimage": {"preprocessing/volumes/mask_volumes.py", "trainer/simulated_scanners.py"},
+    # Volumes; slices do without.
+    "highdicom": {
+        "preprocessing/volumes/dicom_series.py",
+        "preprocessing/volumes/mask_volumes.py",
+        "preprocessing/volumes/nifti.py",
+        "preprocessing/volumes/scans.py",
+    },
+    "nibabel": {"preprocessing/volumes/nifti.py"},
+    "pydicom": {
+        "preprocessing/volumes/dicom_series.py",
+        "preprocessing/volumes/finding.py",
+        "preprocessing/volumes/mask_volumes.py",
+    },
     "flask": {"serving/view/app.py"},
     "waitress": {"serving/view/server.py"},
     "grpc": {
@@ -137,7 +150,7 @@ def test_only_the_distribution_module_names_tf_distribute_classes():
 
 def test_package_files_are_empty():
     paths = [path for path in modules() if path.name == "__init__.py"]
-    assert len(paths) == 13
+    assert len(paths) == 14
     for path in paths:
         assert path.read_text() == "", path
 

@@ -21,7 +21,13 @@ from preprocessing.images.library_formats import (
     decode_png,
     decode_tiff,
 )
-from preprocessing.spec import IMAGE_SPEC, MASK_FILE_FOREGROUND, MAX_PIXELS
+from preprocessing.spec import (
+    DICOM_MAGIC,
+    DICOM_MAGIC_OFFSET,
+    IMAGE_SPEC,
+    MASK_FILE_FOREGROUND,
+    MAX_PIXELS,
+)
 
 IMAGE_SUFFIXES = (".bmp", ".dib", ".rle", ".png", ".tif", ".tiff", ".jpg", ".jpeg", ".jpe")
 """Names that are taken for slices or masks, whatever their case; content decides the format."""
@@ -36,7 +42,6 @@ MAGIC_BYTES = 8
 """As many bytes from the beginning of a file tell its format."""
 
 _KINDS = "BMP, PNG, TIFF or JPEG"
-_DICOM_MAGIC_OFFSET = 128
 
 # What a file is that is none of them, by how it begins.
 _OTHER_KINDS = (
@@ -210,7 +215,7 @@ def _read_bytes(path: Path) -> bytes:
 def _what_it_is(data: bytes) -> str:
     if not data:
         return f"is empty (0 bytes); expected {_KINDS}"
-    if data[_DICOM_MAGIC_OFFSET:].startswith(b"DICM"):
+    if data[DICOM_MAGIC_OFFSET:].startswith(DICOM_MAGIC):
         return f"is a DICOM file; expected {_KINDS}"
     if not any(data):
         return f"holds {len(data)} zero bytes and nothing else; expected {_KINDS}"

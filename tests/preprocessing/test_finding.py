@@ -134,9 +134,9 @@ def test_folder_without_slices_says_what_it_holds(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["b.dcm", "c.NII.GZ"])
-def test_folder_of_volumes_says_how_to_export_them(tmp_path, name):
+def test_folder_of_volumes_where_images_are_wanted_says_so(tmp_path, name):
     touch(tmp_path, "a.txt", name)
-    with pytest.raises(PreprocessingError, match="; export DICOM or NIfTI as 8-bit BMP or PNG fi"):
+    with pytest.raises(PreprocessingError, match="; slices and masks are of one kind: both vol"):
         find(tmp_path)
 
 

@@ -1,0 +1,301 @@
+"""Which scans a folder holds, and which mask belongs to which."""
+
+import logging
+import os
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from pydicom.dataset import Dataset
+from pydicom.uid import CTImageStorage, RTStructureSetStorage, SegmentationStorage
+
+from preprocessing.config import AUTO_PATTERN, TfrecordsConfig
+from preprocessing.errors import PreprocessingError
+from preprocessing.finding import unify
+from preprocessing.manifest import RefusedFile
+from preprocessing.splitting import read_patients
+from preprocessing.volumes.detection import find_volume_files
+from preprocessing.volumes.dicom_series import read_header
+from preprocessing.volumes.nifti import is_nifti, nifti_stem
+from preprocessing.volumes.scans import UnreadableScanError
+
+logger = logging.getLogger(__name__)
+
+_TAGS = (
+    "SOPClassUID",
+    "Modality",
+    "ImageType",
+    "PatientID",
+    "SeriesInstanceUID",
+    "ReferencedSeriesSequence",
+    "ReferencedFrameOfReferenceSequence",
+)
+_MASK_CLASSES = (SegmentationStorage, RTStructureSetStorage)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundScan:
+    """A DICOM series or a NIfTI file, not yet read."""
+
+    name: str
+    """Folder of the series, or the NIfTI file without its ending, below the folder of scans."""
+
+    paths: tuple[str, ...]
+    """Its files, below the folder of scans."""
+
+    patient_id: str = field(repr=False)
+    """As the header or the name tells it."""
+
+    series_id: str = field(repr=False)
+    """``SeriesInstanceUID``, or the name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundScans:
+    """What a folder holds."""
+
+    scans: tuple[FoundScan, ...]
+    """In the order of their names."""
+
+    masks: Mapping[str, Sequence[str]]
+    """Paths of SEG and RTSTRUCT files by the ``SeriesInstanceUID`` that they are of."""
+
+    skipped: tuple[str, ...]
+    """Files that are no CT: scout images, other modalities, and what is no volume at all."""
+
+    refused: tuple[RefusedFile, ...]
+    """Files that cannot be read, and why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanPair:
+    """A scan and its mask."""
+
+    scan: FoundScan
+    """The scan."""
+
+    mask_path: str
+    """File of the mask."""
+
+    is_beside: bool
+    """Whether the mask lies below the folder of scans, and not below that of masks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanPairing:
+    """What the folders hold."""
+
+    pairs: tuple[ScanPair, ...]
+    """In the order of the scans."""
+
+    orphans: tuple[RefusedFile, ...]
+    """Scans without a mask and masks without a scan."""
+
+    refused: tuple[RefusedFile, ...]
+    """Files that cannot be read."""
+
+    skipped: tuple[str, ...]
+    """What is neither."""
+
+
+def find_scans(folder: Path, *, role: str, leave_out: Collection[Path] = ()) -> FoundScans:
+    """Lists the series and NIfTI files of a folder and its subfolders.
+
+    Args:
+        folder: where to look.
+        role: ``images`` or ``masks``, for the list of refused files.
+        leave_out: subfolders that are not looked at.
+
+    Raises:
+        PreprocessingError: if there is no such folder.
+        OSError: if a folder cannot be read.
+    """
+    series: dict[str, list[tuple[str, Dataset]]] = {}
+    masks: dict[str, list[str]] = {}
+    scans: list[FoundScan] = []
+    skipped: list[str] = []
+    refused: list[RefusedFile] = []
+    for file in find_volume_files(folder, leave_out=leave_out):
+        if file.is_nifti:
+            name = nifti_stem(file.path)
+            scans.append(FoundScan(name=name, paths=(file.path,), patient_id=name, series_id=name))
+            continue
+        if not file.is_dicom:
+            skipped.append(f"{role}/{file.path}")
+            continue
+        try:
+            header = read_header(folder / file.path, tags=_TAGS)
+        except UnreadableScanError as error:
+            refused.append(RefusedFile(file=f"{role}/{file.path}", reason=error.reason))
+            continue
+        if header.get("SOPClassUID") in _MASK_CLASSES:
+            masks.setdefault(_referenced_series(header), []).append(file.path)
+        elif (why := _why_no_slice(header)) is not None:
+            logger.info("%s is %s and left out", folder / file.path, why)
+            skipped.append(f"{role}/{file.path}")
+        else:
+            series.setdefault(str(header.get("SeriesInstanceUID", "")), []).append(
+                (file.path, header)
+            )
+    scans += [_series(uid, files) for uid, files in series.items()]
+    return FoundScans(
+        scans=tuple(sorted(scans, key=lambda scan: scan.name)),
+        masks=masks,
+        skipped=tuple(skipped),
+        refused=tuple(refused),
+    )
+
+
+def pair_scans(config: TfrecordsConfig) -> ScanPairing:
+    """Finds the mask of each scan.
+
+    A SEG or RTSTRUCT is the mask of the series that it names, and may lie in either folder. A NIfTI
+    label map is the mask of the NIfTI file of its name, or of the series in the folder of its name,
+    marks such as ``_mask`` apart.
+
+    Raises:
+        PreprocessingError: if there is no pair at all.
+        OSError: if a folder cannot be read.
+    """
+    apart = config.masks is not None
+    leave_out = [config.out] + ([config.masks] if config.masks else [])
+    images = find_scans(config.images, role="images", leave_out=leave_out)
+    masks = images
+    if config.masks is not None:
+        masks = find_scans(config.masks, role="masks", leave_out=[config.out, config.images])
+    scans, label_maps = _told_apart(images, masks, config=config)
+    by_series = {uid: [(path, True) for path in paths] for uid, paths in images.masks.items()}
+    if apart:
+        for uid, paths in masks.masks.items():
+            by_series.setdefault(uid, []).extend((path, False) for path in paths)
+    pairs: list[ScanPair] = []
+    orphans: list[RefusedFile] = []
+    refused = (*images.refused, *(masks.refused if apart else ()))
+    used: set[tuple[str, bool]] = set()
+    for scan in _with_patients(scans, config=config):
+        found = list(by_series.get(scan.series_id, ()))
+        name = unify(_cut(config.image_pattern, scan.name))
+        found += [(path, not apart) for path in label_maps.get(name, ())]
+        used.update(found)
+        if len(found) == 1:
+            path, is_beside = found[0]
+            pairs.append(ScanPair(scan=scan, mask_path=path, is_beside=is_beside))
+        else:
+            orphans.append(_without_one_mask(scan, [path for path, _ in found]))
+    everything = [mask for each in by_series.values() for mask in each]
+    everything += [(path, not apart) for paths in label_maps.values() for path in paths]
+    for path, is_beside in sorted(set(everything) - used):
+        orphans.append(
+            RefusedFile(
+                file=f"{'images' if is_beside else 'masks'}/{path}",
+                reason="is the mask of no scan here; expected the series that it names, or a scan "
+                "of its name; add the scan or remove the mask",
+            )
+        )
+    if not pairs:
+        told = [*orphans, *refused]
+        first = f"; first: {told[0].file} {told[0].reason}" if told else ""
+        raise PreprocessingError(
+            f"none of {len(scans)} scans below {config.images} has a mask below "
+            f"{config.mask_folder()}; expected DICOM SEG or RTSTRUCT files that name their series, "
+            f"or NIfTI files with the names of scans{first}"
+        )
+    skipped = (*images.skipped, *(masks.skipped if apart else ()))
+    return ScanPairing(pairs=tuple(pairs), orphans=tuple(orphans), refused=refused, skipped=skipped)
+
+
+def _told_apart(
+    images: FoundScans, masks: FoundScans, *, config: TfrecordsConfig
+) -> tuple[list[FoundScan], dict[str, list[str]]]:
+    """Gives the scans, and the paths of label maps by the name of their scan."""
+    label_maps: dict[str, list[str]] = {}
+    scans = []
+    for scan in images.scans:
+        name = _cut(config.mask_pattern, scan.name)
+        if images is masks and is_nifti(scan.paths[0]) and name != scan.name:
+            label_maps.setdefault(unify(name), []).append(scan.paths[0])
+        else:
+            scans.append(scan)
+    if masks is not images:
+        names = {unify(_cut(config.image_pattern, scan.name)) for scan in scans}
+        for mask in masks.scans:
+            if not is_nifti(mask.paths[0]):
+                continue
+            as_it_is = unify(_cut(config.image_pattern, mask.name))
+            name = as_it_is if as_it_is in names else unify(_cut(config.mask_pattern, mask.name))
+            label_maps.setdefault(name, []).append(mask.paths[0])
+    return scans, label_maps
+
+
+def _with_patients(scans: Sequence[FoundScan], *, config: TfrecordsConfig) -> list[FoundScan]:
+    """Reads the patients of NIfTI files from their names, where a pattern says how."""
+    names = [scan.name for scan in scans if is_nifti(scan.paths[0])]
+    if not names:
+        return list(scans)
+    if config.patient_pattern == AUTO_PATTERN:
+        logger.warning(
+            "each of %d NIfTI files is taken for a patient of its own; if a patient has several, "
+            "tell with --patient-pattern how names begin, such as '^(?P<patient_id>[^/_]+)'",
+            len(names),
+        )
+        return list(scans)
+    patients = read_patients(names, pattern=config.patient_pattern).by_slice_id
+    return [
+        FoundScan(
+            name=scan.name,
+            paths=scan.paths,
+            patient_id=patients.get(scan.name, scan.patient_id),
+            series_id=scan.series_id,
+        )
+        for scan in scans
+    ]
+
+
+def _without_one_mask(scan: FoundScan, found: Sequence[str]) -> RefusedFile:
+    if found:
+        reason = f"has {len(found)} masks ({', '.join(sorted(found))}); expected one; remove others"
+    else:
+        reason = (
+            "has no mask; expected a SEG or RTSTRUCT that names this series, or "
+            f"{scan.name}.nii.gz; add it or remove the scan"
+        )
+    return RefusedFile(file=f"images/{scan.name}", reason=reason)
+
+
+def _series(uid: str, files: Sequence[tuple[str, Dataset]]) -> FoundScan:
+    paths = sorted(path for path, _ in files)
+    folder = os.path.commonpath([str(PurePosixPath(path).parent) for path in paths])
+    return FoundScan(
+        name=folder if folder not in ("", ".") else f"series {uid[-8:]}",
+        paths=tuple(paths),
+        patient_id=str(files[0][1].get("PatientID", "")) or uid,
+        series_id=uid,
+    )
+
+
+def _why_no_slice(header: Dataset) -> str | None:
+    """Tells why a DICOM file is left out without being missed, or gives None for a slice."""
+    if "LOCALIZER" in header.get("ImageType", ()):
+        return "a scout image"
+    modality = str(header.get("Modality", ""))
+    if modality and modality != "CT":
+        return f"of modality {modality}, no CT,"
+    if header.get("SOPClassUID") != CTImageStorage and not modality:
+        return "no image"
+    return None
+
+
+def _referenced_series(header: Dataset) -> str:
+    """Gives the ``SeriesInstanceUID`` that a SEG or RTSTRUCT says it was drawn on, or nothing."""
+    for series in header.get("ReferencedSeriesSequence", ()):
+        return str(series.get("SeriesInstanceUID", ""))
+    for frame in header.get("ReferencedFrameOfReferenceSequence", ()):
+        for study in frame.get("RTReferencedStudySequence", ()):
+            for series in study.get("RTReferencedSeriesSequence", ()):
+                return str(series.get("SeriesInstanceUID", ""))
+    return ""
+
+
+def _cut(pattern: str, name: str) -> str:
+    return re.sub(pattern, "", name).strip("/")
