@@ -111,6 +111,7 @@ setup(
         "serving.container",
         "serving.embedded",
         "serving.view",
+        "serving.volumes",
     ],
     package_data={
         "preprocessing.inspection": ["gallery.html.j2"],

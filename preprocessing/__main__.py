@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
 
-from preprocessing.config import READ_CHOICES, SPLIT_BY_CHOICES, TfrecordsConfig
+from preprocessing.config import SPLIT_BY_CHOICES, TfrecordsConfig
 from preprocessing.download.config import DownloadConfig
 from preprocessing.errors import EngineError
 from preprocessing.finding import printable
@@ -26,6 +26,7 @@ from preprocessing.manifest import DatasetManifest
 from preprocessing.records import ENCODINGS
 from preprocessing.refusals import describe_refused
 from preprocessing.shards import ShardWriteError
+from preprocessing.spec import READ_CHOICES
 
 _BEAM_SEPARATOR = "--"
 _NUM_REFUSED_SHOWN = 5

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from preprocessing.records import ENCODINGS, PNG_ENCODING
-from preprocessing.spec import MAX_PIXELS
+from preprocessing.spec import MAX_PIXELS, READ_AUTO, READ_CHOICES, READ_VOLUMES
 from preprocessing.volumes.windowing import Window
 
 PATIENT_GROUP = "patient_id"
@@ -34,11 +34,6 @@ DEFAULT_MASK_PATTERN = (
 BY_PATIENT = "patient"
 BY_SLICE = "slice"
 SPLIT_BY_CHOICES = (BY_PATIENT, BY_SLICE)
-
-READ_AUTO = "auto"
-READ_SLICES = "slices"
-READ_VOLUMES = "volumes"
-READ_CHOICES = (READ_AUTO, READ_SLICES, READ_VOLUMES)
 
 SALT_SUFFIX = ".salt"
 """The salt of pseudonyms stands beside a dataset in a file of its name and this suffix."""

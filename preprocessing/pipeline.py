@@ -172,7 +172,8 @@ def slice_scans(
         EngineError: if the engine fails.
         OSError: if a folder cannot be read.
     """
-    if not holds_volumes(config):
+    leave_out = [config.out, *([config.masks] if config.masks else [])]
+    if not holds_volumes([config.images], read=config.read, leave_out=leave_out):
         return None
     # Here, because reading DICOM and NIfTI takes libraries that slices do without.
     from preprocessing.volumes import driver

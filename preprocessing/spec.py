@@ -49,6 +49,12 @@ DICOM_MAGIC = b"DICM"
 DICOM_MAGIC_OFFSET = 128
 """What a DICOM file has at which byte."""
 
+READ_AUTO = "auto"
+READ_SLICES = "slices"
+READ_VOLUMES = "volumes"
+READ_CHOICES = (READ_AUTO, READ_SLICES, READ_VOLUMES)
+"""What inputs are read as: pictures of slices, or volumes of DICOM and NIfTI."""
+
 TRAIN_SPLIT = "train"
 VALIDATION_SPLIT = "validation"
 SPLITS = (TRAIN_SPLIT, VALIDATION_SPLIT)

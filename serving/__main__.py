@@ -12,9 +12,9 @@ import os
 import queue
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from serving.config import DemoConfig, PredictConfig, ServeConfig, ViewConfig
 from serving.errors import InputError, ServingError
@@ -22,6 +22,10 @@ from serving.flags import build_parser
 
 if TYPE_CHECKING:  # the real import loads the engine, which the other verbs can do without
     from serving.embedded.server import EmbeddedServer
+    from serving.results import Summary
+    from serving.volumes.scan_results import ScanSummary
+
+Item = TypeVar("Item")
 
 READY = "READY"
 """First word of the line that says, as JSON, that the server answers and where."""
@@ -47,6 +51,8 @@ def main(argv: list[str] | None = None) -> int:
         }
         run = verbs[arguments.pop("verb")]
         logging.basicConfig(level=logging.INFO, format="%(message)s")
+        for library in ("highdicom", "pydicom"):  # they tell what they copy, names too
+            logging.getLogger(library).setLevel(logging.ERROR)
         return run(arguments)
     except (ServingError, ValueError, OSError) as error:
         return _fail(str(error))
@@ -153,19 +159,28 @@ def _predict(arguments: dict[str, Any]) -> int:
     config = PredictConfig(**arguments)
     from tqdm import tqdm
 
-    from serving import predict
-    from serving.results import CSV_FILENAME
-    from serving.slice_files import SliceFile
+    from preprocessing.volumes.detection import holds_volumes
 
-    def progress(slices: list[SliceFile]) -> Iterator[SliceFile]:
+    def progress(slices: Sequence[Item]) -> Iterator[Item]:
         # disable=None: no bar where nobody watches, such as in a log file.
         yield from tqdm(slices, desc="segmenting", unit="slice", disable=None, dynamic_ncols=True)
 
     def on_failure(line: str) -> None:
         tqdm.write(f"failed: {line}", file=sys.stderr)
 
+    summary: Summary | ScanSummary
     try:
-        summary = predict.run(config, progress=progress, on_failure=on_failure)
+        if holds_volumes(config.inputs, read=config.read, leave_out=[config.out]):
+            # Here, because reading DICOM and NIfTI takes libraries that slices do without.
+            from serving.volumes import job
+            from serving.volumes.scan_results import CSV_FILENAME as TABLE
+
+            summary = job.run(config, progress=progress, on_failure=on_failure)
+        else:
+            from serving import predict
+            from serving.results import CSV_FILENAME as TABLE
+
+            summary = predict.run(config, progress=progress, on_failure=on_failure)
     except KeyboardInterrupt:
         _fail(
             f"interrupted; the masks made so far are in {config.out}, and the same command goes on "
@@ -174,7 +189,7 @@ def _predict(arguments: dict[str, Any]) -> int:
         return EXIT_INTERRUPTED
     if summary.results:
         print(summary.to_text())
-        print(f"results in {config.out}, a table in {config.out / CSV_FILENAME}")
+        print(f"results in {config.out}, a table in {config.out / TABLE}")
     if summary.stopped:
         return _fail(summary.stopped)
     return EXIT_FAILED if summary.failed else EXIT_OK

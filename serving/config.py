@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from preprocessing.spec import READ_AUTO, READ_CHOICES
+from preprocessing.volumes.windowing import Window
 from trainer.signature import (
     ARRAY_SIGNATURE,
     DEFAULT_MODEL_NAME,
@@ -196,7 +198,17 @@ class PredictConfig(CallConfig):
     """Whether to draw an overlay for each slice."""
 
     resume: bool = True
-    """Skip slices that an earlier run into the same folder has finished."""
+    """Skip slices or scans that an earlier run into the same folder has finished."""
+
+    read: str = READ_AUTO
+    """``slices``, ``volumes`` (DICOM and NIfTI), or ``auto``: what the inputs are."""
+
+    window_level_hu: float = Window.level_hu
+    """Of volumes: center of the window that slices are looked at through, in Hounsfield units; that
+    of the model's training."""
+
+    window_width_hu: float = Window.width_hu
+    """Of volumes: width of that window, in Hounsfield units."""
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -212,6 +224,9 @@ class PredictConfig(CallConfig):
                 f"--masks-as is {' '.join(self.masks_as)!r}; expected some of "
                 f"{' '.join(MASK_FORMATS)}"
             )
+        if self.read not in READ_CHOICES:
+            raise ValueError(f"--read is {self.read!r}; expected {' or '.join(READ_CHOICES)}")
+        _ = self.hu_window
         if self.signature not in SENT_SIGNATURES:
             raise ValueError(
                 f"--signature is {self.signature!r}; expected one of {list(SENT_SIGNATURES)}"
@@ -222,6 +237,11 @@ class PredictConfig(CallConfig):
                 f"masks that have no mean; expected --flips {NO_FLIPS}, or --signature "
                 f"{ARRAY_SIGNATURE.name}"
             )
+
+    @property
+    def hu_window(self) -> Window:
+        """The window that slices of volumes are looked at through."""
+        return Window(self.window_level_hu, self.window_width_hu)
 
     @property
     def flip_set(self) -> str:

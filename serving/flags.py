@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from preprocessing.spec import READ_CHOICES
 from serving.config import (
     MASK_FORMATS,
     SENT_SIGNATURES,
@@ -174,7 +175,9 @@ def _add_predict(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -
             "model and write, below OUT: masks/NAME.png (255 is "
             "lung), overlays/NAME.png, summary.csv and summary.json. A file that fails is told in "
             "one line and the others go on; the exit code is 0 only if every slice has its mask. "
-            "The same command goes on where it was stopped."
+            "The same command goes on where it was stopped. Of DICOM series and NIfTI volumes it "
+            "writes the lungs as volumes: NAME/lungs.nii.gz, lungs.dcm (DICOM SEG), pictures, and "
+            "scans.csv with their milliliters."
         ),
         allow_abbrev=False,
     )
@@ -183,7 +186,8 @@ def _add_predict(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         type=Path,
         nargs="+",
         metavar="INPUT",
-        help="a slice, a folder that is searched through for slices, or a pattern such as P1/*.bmp",
+        help="a slice, a folder that is searched through for slices, or a pattern such as "
+        "P1/*.bmp; or folders of DICOM series, and NIfTI volumes",
     )
     predict.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder for the results"
@@ -224,7 +228,27 @@ def _add_predict(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "--resume",
         action=argparse.BooleanOptionalAction,
         default=PredictConfig.resume,
-        help="skip slices that an earlier run into OUT has finished (default: yes)",
+        help="skip slices or scans that an earlier run into OUT has finished (default: yes)",
+    )
+    predict.add_argument(
+        "--read",
+        choices=READ_CHOICES,
+        default=PredictConfig.read,
+        help="slices, or volumes of DICOM and NIfTI (default: %(default)s, what INPUT is)",
+    )
+    predict.add_argument(
+        "--window-level-hu",
+        type=float,
+        default=PredictConfig.window_level_hu,
+        metavar="HU",
+        help="of volumes: center of the window of the model's training (default: %(default)s)",
+    )
+    predict.add_argument(
+        "--window-width-hu",
+        type=float,
+        default=PredictConfig.window_width_hu,
+        metavar="HU",
+        help="of volumes: width of that window (default: %(default)s)",
     )
     _add_call(predict)
 

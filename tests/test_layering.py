@@ -24,6 +24,12 @@ CONTRACTS = {
         "preprocessing.images.reading",
         "preprocessing.publish",
         "preprocessing.spec",
+        "preprocessing.volumes.detection",
+        "preprocessing.volumes.dicom_series",
+        "preprocessing.volumes.finding",
+        "preprocessing.volumes.nifti",
+        "preprocessing.volumes.scans",
+        "preprocessing.volumes.windowing",
         "trainer.postprocessing",
         "trainer.signature",
         "trainer.test_time",
@@ -45,6 +51,7 @@ HOMES = {
         "preprocessing/inspection/measures.py",
         "preprocessing/phantoms/acquisition.py",
         "trainer/evaluation/surface.py",
+        "serving/volumes/lungs.py",
         "trainer/postprocessing.py",
         "trainer/simulated_scanners.py",
     },
@@ -55,12 +62,16 @@ HOMES = {
         "preprocessing/volumes/mask_volumes.py",
         "preprocessing/volumes/nifti.py",
         "preprocessing/volumes/scans.py",
+        "serving/volumes/job.py",
+        "serving/volumes/segmentation_file.py",
     },
     "nibabel": {"preprocessing/volumes/nifti.py"},
     "pydicom": {
         "preprocessing/volumes/dicom_series.py",
         "preprocessing/volumes/finding.py",
         "preprocessing/volumes/mask_volumes.py",
+        "serving/volumes/job.py",
+        "serving/volumes/segmentation_file.py",
     },
     "flask": {"serving/view/app.py"},
     "waitress": {"serving/view/server.py"},
@@ -150,7 +161,7 @@ def test_only_the_distribution_module_names_tf_distribute_classes():
 
 def test_package_files_are_empty():
     paths = [path for path in modules() if path.name == "__init__.py"]
-    assert len(paths) == 14
+    assert len(paths) == 15
     for path in paths:
         assert path.read_text() == "", path
 

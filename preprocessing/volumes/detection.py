@@ -1,13 +1,21 @@
-"""Whether a folder holds volumes or slices, told from names and first bytes. No DICOM library."""
+"""Whether a folder holds volumes or slices, told from names and first bytes. No DICOM library.
 
-from collections.abc import Collection, Iterator
+This is a contract: ``serving`` tells its inputs apart with it too.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from preprocessing.config import READ_AUTO, READ_VOLUMES, TfrecordsConfig
 from preprocessing.errors import PreprocessingError
 from preprocessing.finding import is_image_file, walk_files
-from preprocessing.spec import DICOM_MAGIC, DICOM_MAGIC_OFFSET, NIFTI_SUFFIXES
+from preprocessing.spec import (
+    DICOM_MAGIC,
+    DICOM_MAGIC_OFFSET,
+    NIFTI_SUFFIXES,
+    READ_AUTO,
+    READ_VOLUMES,
+)
 
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
@@ -56,26 +64,31 @@ def is_dicom_file(path: Path) -> bool:
         return file.read(DICOM_MAGIC_OFFSET + len(DICOM_MAGIC)).endswith(DICOM_MAGIC)
 
 
-def holds_volumes(config: TfrecordsConfig) -> bool:
-    """Decides whether `TfrecordsConfig.images` is read as volumes or as slices.
+def holds_volumes(inputs: Sequence[Path], *, read: str, leave_out: Collection[Path]) -> bool:
+    """Decides whether inputs are read as volumes or as slices.
+
+    Args:
+        inputs: folders and files; what is not there holds nothing.
+        read: ``slices``, ``volumes``, or ``auto``: what they hold.
+        leave_out: subfolders that are not looked at.
 
     Raises:
-        PreprocessingError: if it holds both, and `TfrecordsConfig.read` does not tell.
+        PreprocessingError: if they hold both, and ``read`` does not tell.
         OSError: if a folder cannot be read.
     """
-    if config.read != READ_AUTO or not config.images.is_dir():
-        return config.read == READ_VOLUMES
-    leave_out = [config.out, *([config.masks] if config.masks else [])]
+    if read != READ_AUTO:
+        return read == READ_VOLUMES
     volumes, images = [], []
-    for path in walk_files(config.images, leave_out=leave_out):
-        if is_image_file(path):
-            images.append(path)
-        elif path.name.lower().endswith(NIFTI_SUFFIXES) or is_dicom_file(path):
-            volumes.append(path)
+    for each in inputs:
+        for path in walk_files(each, leave_out=leave_out) if each.is_dir() else [each]:
+            if is_image_file(path):
+                images.append(path)
+            elif path.name.lower().endswith(NIFTI_SUFFIXES) or is_dicom_file(path):
+                volumes.append(path)
     if volumes and images:
         raise PreprocessingError(
-            f"--images {config.images} holds both, {len(volumes)} DICOM or NIfTI files (such as "
-            f"{min(volumes)}) and {len(images)} images (such as {min(images)}); expected one kind; "
-            "say --read volumes or --read slices, and the others are left out"
+            f"{' '.join(map(str, inputs))} holds both, {len(volumes)} DICOM or NIfTI files (such "
+            f"as {min(volumes)}) and {len(images)} images (such as {min(images)}); expected one "
+            "kind; say --read volumes or --read slices, and the others are left out"
         )
     return bool(volumes)

@@ -16,6 +16,9 @@ from pydicom.uid import CTImageStorage
 
 from preprocessing.volumes.scans import Scan, UnreadableScanError, check_affine, to_canonical
 
+# What pydicom remarks on a value would show it, and it may be a name. What is used is checked here.
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+
 MAX_SPACING_ERROR_MM = 0.05
 """Positions stand in a header with few decimals, and tables move by whole steps."""
 

@@ -139,13 +139,14 @@ def test_folder_that_is_missing_is_told(tmp_path: Path) -> None:
 
 
 def test_folder_is_read_as_what_it_holds(tmp_path: Path) -> None:
-    config = TfrecordsConfig(images=tmp_path / "images", out=tmp_path / "out")
-    assert not holds_volumes(config)
+    def look(read: str = "auto") -> bool:
+        return holds_volumes([tmp_path / "images"], read=read, leave_out=[])
+
+    assert not look()
     write_nifti(tmp_path / "images/A.nii.gz", HOUNSFIELD)
-    assert holds_volumes(config)
+    assert look()
     (tmp_path / "images/preview.png").write_bytes(b"")
     with pytest.raises(PreprocessingError, match=r"holds both, 1 DICOM .* and 1 images .* --read"):
-        holds_volumes(config)
-    for read in ("volumes", "slices"):
-        config = TfrecordsConfig(images=tmp_path / "images", out=tmp_path / "out", read=read)
-        assert holds_volumes(config) == (read == "volumes")
+        look()
+    assert look("volumes")
+    assert not look("slices")
