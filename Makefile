@@ -21,7 +21,7 @@ flags = $(foreach name,$(1),$(if $($(name)),--$(call lower,$(name)) "$($(name))"
 
 .DEFAULT_GOAL := help
 .PHONY: help setup data phantoms tfrecords inspect train-multigpu show-augmentation evaluate cross-validate export \
-	serve serve-container predict view demo images k8s-render k8s-run k8s-down test test-k8s lint check format lock clean
+	serve serve-container predict bulk view demo images k8s-render k8s-run k8s-down test test-k8s lint check format lock clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
@@ -78,6 +78,10 @@ serve-container: $(READY)  ## TensorFlow Serving's container, where Docker is: M
 predict: $(READY)  ## Masks of a slice or a folder, over gRPC: INPUT=path OUT=dir
 	$(call require,INPUT,a slice or a folder of slices)
 	$(PY) -m serving predict "$(INPUT)" --out "$(or $(OUT),runs/predictions)" $(ARGS)
+
+bulk: $(READY)  ## Masks of an archive of slices or scans, on Apache Beam: INPUT=dir OUT=dir [MODEL=dir]
+	$(call require,INPUT,folder or bucket)$(call require,OUT,folder or bucket for results)
+	$(PY) -m serving bulk "$(INPUT)" --out "$(OUT)" $(if $(MODEL),--model "$(MODEL)") $(ARGS)
 
 view: $(READY)  ## A page on which slices are dropped and masks looked at, at 127.0.0.1:8080
 	$(PY) -m serving view $(ARGS)

@@ -55,6 +55,8 @@ TRAINER = [
 ]
 SERVING = [
     *VOLUMES,
+    # `bulk`: the client and the server do without.
+    "apache-beam>=2.77,<3",
     # The page of `view`; waitress serves it.
     "flask>=3.1,<4",
     "grpcio>=1.80,<2",
@@ -108,6 +110,7 @@ setup(
         "trainer.cross_validation",
         "trainer.evaluation",
         "serving",
+        "serving.bulk",
         "serving.container",
         "serving.embedded",
         "serving.view",

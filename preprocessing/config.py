@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from preprocessing.records import ENCODINGS, PNG_ENCODING
-from preprocessing.spec import MAX_PIXELS, READ_AUTO, READ_CHOICES, READ_VOLUMES
+from preprocessing.spec import DEFAULT_RUNNER, MAX_PIXELS, READ_AUTO, READ_CHOICES, READ_VOLUMES
 from preprocessing.volumes.windowing import Window
 
 PATIENT_GROUP = "patient_id"
@@ -37,8 +37,6 @@ SPLIT_BY_CHOICES = (BY_PATIENT, BY_SLICE)
 
 SALT_SUFFIX = ".salt"
 """The salt of pseudonyms stands beside a dataset in a file of its name and this suffix."""
-
-DEFAULT_RUNNER = "FnApiRunner"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,7 @@
-"""Apache Beam's engines: their options, what must be there before they start, how they fail."""
+"""Apache Beam's engines: their options, what must be there before they start, how they fail.
+
+This is a contract: ``serving`` runs its bulk job on the same engines.
+"""
 
 import importlib.util
 import os
@@ -9,12 +12,12 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import shorten
+from typing import Protocol
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, StandardOptions
 from apache_beam.runners import create_runner
 
-from preprocessing.config import TfrecordsConfig
 from preprocessing.errors import EngineError, PreprocessingError
 from preprocessing.publish import write_text
 
@@ -49,7 +52,19 @@ _JAVA_FRAME = "\n\tat "
 _MAX_SUMMARY_LENGTH = 300
 
 
-def beam_options(config: TfrecordsConfig) -> PipelineOptions:
+class EngineConfig(Protocol):
+    """What a job says of the engine that runs it."""
+
+    @property
+    def runner(self) -> str:
+        """Beam's name of the engine."""
+
+    @property
+    def beam_options(self) -> tuple[str, ...]:
+        """Beam's own options."""
+
+
+def beam_options(config: EngineConfig) -> PipelineOptions:
     """Gives Beam's options, and looks whether the engine that they name is there.
 
     Raises:
@@ -59,7 +74,7 @@ def beam_options(config: TfrecordsConfig) -> PipelineOptions:
     flags, name = config.beam_options, _full_name(config.runner)
     if "--no_wait_until_finish" in flags:
         raise PreprocessingError(
-            "received --no_wait_until_finish; expected to wait, since the dataset is published "
+            "received --no_wait_until_finish; expected to wait, since the results are published "
             "when the engine is done; leave it out"
         )
     if name in _IN_PROCESS:
@@ -105,7 +120,7 @@ def _engine_errors(runner: str, *, report: Path) -> Iterator[None]:
     except Exception as error:
         write_text(report, "".join(traceback.format_exception(error)))
         raise EngineError(
-            f"the engine {runner} failed: {_summarize(error)}; no dataset was written; "
+            f"the engine {runner} failed: {_summarize(error)}; nothing was published; "
             f"all that it said is in {report}; mend that and run again"
         ) from error
 

@@ -55,6 +55,9 @@ READ_VOLUMES = "volumes"
 READ_CHOICES = (READ_AUTO, READ_SLICES, READ_VOLUMES)
 """What inputs are read as: pictures of slices, or volumes of DICOM and NIfTI."""
 
+DEFAULT_RUNNER = "FnApiRunner"
+"""Beam's name of the engine that runs in this process, on all cores."""
+
 TRAIN_SPLIT = "train"
 VALIDATION_SPLIT = "validation"
 SPLITS = (TRAIN_SPLIT, VALIDATION_SPLIT)

@@ -1,4 +1,4 @@
-"""Command line of serving: ``python -m serving serve``, ``predict``, ``view`` and ``demo``."""
+"""Command line: ``python -m serving serve``, ``predict``, ``bulk``, ``view`` and ``demo``."""
 
 import signal
 
@@ -16,7 +16,8 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from serving.config import DemoConfig, PredictConfig, ServeConfig, ViewConfig
+from preprocessing.errors import EngineError
+from serving.config import BulkConfig, DemoConfig, PredictConfig, ServeConfig, ViewConfig
 from serving.errors import InputError, ServingError
 from serving.flags import build_parser
 
@@ -33,6 +34,8 @@ READY = "READY"
 WAKE_S = 0.5
 """Seconds after which the server looks whether a signal came."""
 
+NUM_REFUSED_SHOWN = 5
+
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -46,6 +49,7 @@ def main(argv: list[str] | None = None) -> int:
             "serve": _serve,
             "container": _container,
             "predict": _predict,
+            "bulk": _bulk,
             "view": _view,
             "demo": _demo,
         }
@@ -54,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         for library in ("highdicom", "pydicom"):  # they tell what they copy, names too
             logging.getLogger(library).setLevel(logging.ERROR)
         return run(arguments)
-    except (ServingError, ValueError, OSError) as error:
+    except (ServingError, ValueError, OSError, EngineError) as error:
         return _fail(str(error))
     except KeyboardInterrupt:
         _fail("interrupted")
@@ -63,7 +67,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parse(argv: list[str] | None) -> dict[str, Any]:
     parser = build_parser()
-    arguments, unknown = parser.parse_known_args(argv)
+    own, beam_options = _cut_at_separator(sys.argv[1:] if argv is None else argv)
+    arguments, unknown = parser.parse_known_args(own)
+    if arguments.verb == "bulk":
+        arguments.beam_options = tuple(beam_options)
+    elif beam_options:
+        parser.error(f"`{arguments.verb}` takes nothing after `--`; only `bulk` runs on Beam")
     if unknown and arguments.verb in ("serve", "container"):
         parser.error(
             f"this server has no {' '.join(unknown)}; expected flags that `python -m serving "
@@ -72,6 +81,12 @@ def _parse(argv: list[str] | None) -> dict[str, Any]:
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     return vars(arguments)
+
+
+def _cut_at_separator(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Gives our own arguments, and those of Beam."""
+    index = argv.index("--") if "--" in argv else len(argv)
+    return argv[:index], argv[index + 1 :]
 
 
 def _serve(arguments: dict[str, Any]) -> int:
@@ -193,6 +208,26 @@ def _predict(arguments: dict[str, Any]) -> int:
     if summary.stopped:
         return _fail(summary.stopped)
     return EXIT_FAILED if summary.failed else EXIT_OK
+
+
+def _bulk(arguments: dict[str, Any]) -> int:
+    config = BulkConfig(**arguments)
+    for handler in logging.getLogger().handlers:  # Beam speaks through the root logger, at length
+        handler.addFilter(lambda record: record.name.startswith(("serving", "preprocessing")))
+    from serving.bulk import job  # Beam takes seconds to load; --help should not.
+
+    summary = job.run(config)
+    for entry in summary.refused[:NUM_REFUSED_SHOWN]:
+        print(f"refused: {entry.file} {entry.reason}")
+    if summary.refused[NUM_REFUSED_SHOWN:]:
+        num_more = len(summary.refused) - NUM_REFUSED_SHOWN
+        print(f"refused: {num_more} more, see {job.MANIFEST}")
+    print(
+        f"{config.out}: {summary.num_results} results, {len(summary.refused)} refused; "
+        f"{summary.num_shards} shards, {summary.num_finished_before} of them by an earlier run; "
+        f"{summary.seconds:.1f} s"
+    )
+    return EXIT_FAILED if summary.refused else EXIT_OK
 
 
 def _view(arguments: dict[str, Any]) -> int:

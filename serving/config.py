@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from preprocessing.spec import READ_AUTO, READ_CHOICES
+from preprocessing.spec import DEFAULT_RUNNER, READ_AUTO, READ_CHOICES
 from preprocessing.volumes.windowing import Window
 from trainer.signature import (
     ARRAY_SIGNATURE,
@@ -176,29 +176,11 @@ class CallConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictConfig(CallConfig):
-    """Which slices get masks, from which server, and where the masks go."""
-
-    inputs: Sequence[Path]
-    """Slices, folders that are searched through for slices, and patterns such as ``P1/*.bmp``."""
-
-    out: Path
-    """Folder for masks, overlays and the summary."""
-
-    signature: str = ARRAY_SIGNATURE.name
-    """``serving_default`` sends pixels, ``encoded`` sends the file's own bytes."""
-
-    window: int = 4
-    """Slices that are under way at the same time."""
-
-    masks_as: Sequence[str] = (MASK_FORMATS[0],)
-    """Files to write for each mask."""
+class VolumeConfig(CallConfig):
+    """How slices and volumes are told apart, read, and shown."""
 
     overlays: bool = True
-    """Whether to draw an overlay for each slice."""
-
-    resume: bool = True
-    """Skip slices or scans that an earlier run into the same folder has finished."""
+    """Whether to draw pictures of the results."""
 
     read: str = READ_AUTO
     """``slices``, ``volumes`` (DICOM and NIfTI), or ``auto``: what the inputs are."""
@@ -217,6 +199,46 @@ class PredictConfig(CallConfig):
             ValueError: if a value cannot work.
         """
         super().__post_init__()
+        if self.read not in READ_CHOICES:
+            raise ValueError(f"--read is {self.read!r}; expected {' or '.join(READ_CHOICES)}")
+        _ = self.hu_window
+
+    @property
+    def hu_window(self) -> Window:
+        """The window that slices of volumes are looked at through."""
+        return Window(self.window_level_hu, self.window_width_hu)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig(VolumeConfig):
+    """Which slices get masks, from which server, and where the masks go."""
+
+    inputs: Sequence[Path]
+    """Slices, folders that are searched through for slices, and patterns such as ``P1/*.bmp``; or
+    folders of DICOM series, and NIfTI volumes."""
+
+    out: Path
+    """Folder for masks, overlays and the summary."""
+
+    signature: str = ARRAY_SIGNATURE.name
+    """``serving_default`` sends pixels, ``encoded`` sends the file's own bytes."""
+
+    window: int = 4
+    """Slices that are under way at the same time."""
+
+    masks_as: Sequence[str] = (MASK_FORMATS[0],)
+    """Files to write for each mask."""
+
+    resume: bool = True
+    """Skip slices or scans that an earlier run into the same folder has finished."""
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+            ValueError: if a value cannot work.
+        """
+        super().__post_init__()
         if not 1 <= self.window <= MAX_WINDOW:
             raise ValueError(f"--window is {self.window}; expected 1 to {MAX_WINDOW}")
         if not self.masks_as or not set(self.masks_as) <= set(MASK_FORMATS):
@@ -224,9 +246,6 @@ class PredictConfig(CallConfig):
                 f"--masks-as is {' '.join(self.masks_as)!r}; expected some of "
                 f"{' '.join(MASK_FORMATS)}"
             )
-        if self.read not in READ_CHOICES:
-            raise ValueError(f"--read is {self.read!r}; expected {' or '.join(READ_CHOICES)}")
-        _ = self.hu_window
         if self.signature not in SENT_SIGNATURES:
             raise ValueError(
                 f"--signature is {self.signature!r}; expected one of {list(SENT_SIGNATURES)}"
@@ -239,16 +258,53 @@ class PredictConfig(CallConfig):
             )
 
     @property
-    def hu_window(self) -> Window:
-        """The window that slices of volumes are looked at through."""
-        return Window(self.window_level_hu, self.window_width_hu)
-
-    @property
     def flip_set(self) -> str:
         """Name of the flips that are averaged, whether it was given or not."""
         if self.flips is None and self.signature == ENCODED_SIGNATURE.name:
             return NO_FLIPS
         return super().flip_set
+
+
+@dataclass(frozen=True, kw_only=True)
+class BulkConfig(VolumeConfig):
+    """What a bulk job segments, with which model, on which engine."""
+
+    inputs: str
+    """Folder or bucket of slices, or of DICOM series and NIfTI volumes."""
+
+    out: str
+    """Folder or bucket for the results."""
+
+    model: str | None = None
+    """SavedModel, or folder of its versions, which the workers run themselves; None: they ask the
+    server at ``target``."""
+
+    slices_per_shard: int = 256
+    """Slices that a worker reads at a time, and whose masks are in one file."""
+
+    window: int = 4
+    """Slices that a worker has under way at the server at the same time."""
+
+    resume: bool = True
+    """Leave shards alone that an earlier run has finished."""
+
+    runner: str = DEFAULT_RUNNER
+    """Beam's name of the engine."""
+
+    beam_options: tuple[str, ...] = ()
+    """Beam's own options; on the command line after ``--``."""
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+            ValueError: if a value cannot work.
+        """
+        super().__post_init__()
+        if not 1 <= self.window <= MAX_WINDOW:
+            raise ValueError(f"--window is {self.window}; expected 1 to {MAX_WINDOW}")
+        if self.slices_per_shard < 1:
+            raise ValueError(f"--slices-per-shard is {self.slices_per_shard}; expected 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

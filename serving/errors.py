@@ -5,6 +5,7 @@
     ServingError
     ├── InputError                  there is nothing to predict on, or nowhere to write
     ├── StageFailedError            a stage of the demo has failed
+    ├── JobFailedError              a part of a bulk job has no results
     ├── StartError                  the embedded server cannot start
     │   ├── NoModelError            no such folder, or no numbered version in it
     │   ├── BrokenModelError        TensorFlow cannot load the SavedModel
@@ -33,6 +34,10 @@ class InputError(ServingError):
 
 class StageFailedError(ServingError):
     """A stage of the demo has failed; it has said why itself."""
+
+
+class JobFailedError(ServingError):
+    """A part of a bulk job has no results; the others are there."""
 
 
 class StartError(ServingError):

@@ -7,11 +7,13 @@ from preprocessing.spec import READ_CHOICES
 from serving.config import (
     MASK_FORMATS,
     SENT_SIGNATURES,
+    BulkConfig,
     CallConfig,
     DemoConfig,
     PredictConfig,
     ServeConfig,
     ViewConfig,
+    VolumeConfig,
 )
 from serving.container.command import TAG
 from trainer.test_time import DEFAULT_FLIPS, FLIP_CHOICES
@@ -28,6 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_serve(verbs)
     _add_container(verbs)
     _add_predict(verbs)
+    _add_bulk(verbs)
     _add_view(verbs)
     _add_demo(verbs)
     return parser
@@ -219,38 +222,93 @@ def _add_predict(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         ),
     )
     predict.add_argument(
-        "--overlays",
-        action=argparse.BooleanOptionalAction,
-        default=PredictConfig.overlays,
-        help="draw each mask on its slice (default: yes)",
-    )
-    predict.add_argument(
         "--resume",
         action=argparse.BooleanOptionalAction,
         default=PredictConfig.resume,
         help="skip slices or scans that an earlier run into OUT has finished (default: yes)",
     )
-    predict.add_argument(
+    _add_volumes(predict)
+    _add_call(predict)
+
+
+def _add_bulk(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    bulk = verbs.add_parser(
+        "bulk",
+        help="segment an archive of slices or scans, on Apache Beam",
+        description=(
+            "Segment all slices, DICOM series and NIfTI volumes of a folder or bucket on Apache "
+            "Beam: shards of masks as run lengths (of scans, folders as of `predict`), and "
+            "bulk.json, which lists shards, what was refused, and why. Workers run --model "
+            "themselves, or ask the server at --target. The same command goes on where it was "
+            "stopped. Beam's own options go after `--`."
+        ),
+        allow_abbrev=False,
+    )
+    bulk.add_argument("inputs", metavar="INPUT", help="folder or bucket, such as gs://name/folder")
+    bulk.add_argument("--out", required=True, metavar="DIR", help="folder or bucket for results")
+    bulk.add_argument(
+        "--model",
+        metavar="DIR",
+        help="SavedModel, or folder of its versions, that workers run (default: ask --target)",
+    )
+    bulk.add_argument(
+        "--slices-per-shard",
+        type=int,
+        default=BulkConfig.slices_per_shard,
+        metavar="N",
+        help="slices that a worker has at a time; of scans, one folder (default: %(default)s)",
+    )
+    bulk.add_argument(
+        "--window",
+        type=int,
+        default=BulkConfig.window,
+        metavar="N",
+        help="slices that a worker has under way at the server (default: %(default)s)",
+    )
+    bulk.add_argument(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=BulkConfig.resume,
+        help="leave finished shards alone (default: yes)",
+    )
+    bulk.add_argument(
+        "--runner",
+        default=BulkConfig.runner,
+        metavar="NAME",
+        help="Apache Beam's engine (default: %(default)s); others: docs/engines.md",
+    )
+    _add_volumes(bulk)
+    _add_call(bulk)
+
+
+def _add_volumes(parser: argparse.ArgumentParser) -> None:
+    """Adds the fields of ``VolumeConfig``."""
+    parser.add_argument(
+        "--overlays",
+        action=argparse.BooleanOptionalAction,
+        default=VolumeConfig.overlays,
+        help="draw each mask on its slice, and cuts through volumes (default: yes)",
+    )
+    parser.add_argument(
         "--read",
         choices=READ_CHOICES,
-        default=PredictConfig.read,
+        default=VolumeConfig.read,
         help="slices, or volumes of DICOM and NIfTI (default: %(default)s, what INPUT is)",
     )
-    predict.add_argument(
+    parser.add_argument(
         "--window-level-hu",
         type=float,
-        default=PredictConfig.window_level_hu,
+        default=VolumeConfig.window_level_hu,
         metavar="HU",
         help="of volumes: center of the window of the model's training (default: %(default)s)",
     )
-    predict.add_argument(
+    parser.add_argument(
         "--window-width-hu",
         type=float,
-        default=PredictConfig.window_width_hu,
+        default=VolumeConfig.window_width_hu,
         metavar="HU",
         help="of volumes: width of that window (default: %(default)s)",
     )
-    _add_call(predict)
 
 
 def _add_call(parser: argparse.ArgumentParser) -> None:

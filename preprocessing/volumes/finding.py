@@ -99,13 +99,16 @@ class ScanPairing:
     """What is neither."""
 
 
-def find_scans(folder: Path, *, role: str, leave_out: Collection[Path] = ()) -> FoundScans:
+def find_scans(
+    folder: Path, *, role: str, leave_out: Collection[Path] = (), is_deep: bool = True
+) -> FoundScans:
     """Lists the series and NIfTI files of a folder and its subfolders.
 
     Args:
         folder: where to look.
         role: ``images`` or ``masks``, for the list of refused files.
         leave_out: subfolders that are not looked at.
+        is_deep: whether subfolders are looked at.
 
     Raises:
         PreprocessingError: if there is no such folder.
@@ -117,6 +120,8 @@ def find_scans(folder: Path, *, role: str, leave_out: Collection[Path] = ()) -> 
     skipped: list[str] = []
     refused: list[RefusedFile] = []
     for file in find_volume_files(folder, leave_out=leave_out):
+        if "/" in file.path and not is_deep:
+            continue
         if file.is_nifti:
             name = nifti_stem(file.path)
             scans.append(FoundScan(name=name, paths=(file.path,), patient_id=name, series_id=name))

@@ -1,5 +1,6 @@
 """From DICOM series and NIfTI volumes to lungs as volumes: ``run`` reads from top to bottom."""
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -10,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import highdicom as hd
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
@@ -21,7 +21,7 @@ from preprocessing.volumes.finding import FoundScan, find_scans
 from preprocessing.volumes.nifti import is_nifti, nifti_stem, read_nifti_scan, write_nifti
 from preprocessing.volumes.scans import Scan, UnreadableScanError, doubt
 from serving.client import SegmentationClient, mask_of_pixels
-from serving.config import PredictConfig
+from serving.config import PredictConfig, VolumeConfig
 from serving.endpoint import Endpoint
 from serving.errors import (
     CallError,
@@ -83,6 +83,9 @@ class ScanFiles:
 
     name: str
     """Of its folder of results."""
+
+    shown: str
+    """What ``folder`` is called in messages."""
 
 
 def run(
@@ -160,9 +163,7 @@ def find_inputs(config: PredictConfig) -> tuple[list[ScanFiles], list[str]]:
     skipped: list[str] = []
     for source in config.inputs:
         if source.is_file() and is_nifti(source.name):
-            name = nifti_stem(source.name)
-            found = FoundScan(name=name, paths=(source.name,), patient_id=name, series_id=name)
-            scans.append(ScanFiles(found=found, folder=source.parent, name=name))
+            scans.append(nifti_scan(source, name=nifti_stem(source.name)))
             continue
         try:
             listed = find_scans(source, role="images", leave_out=[config.out])
@@ -173,7 +174,7 @@ def find_inputs(config: PredictConfig) -> tuple[list[ScanFiles], list[str]]:
             is_in_root = all("/" not in path for path in found.paths)
             is_named = is_nifti(found.paths[0]) or not is_in_root
             name = found.name if is_named else source.resolve().name
-            scans.append(ScanFiles(found=found, folder=source, name=name))
+            scans.append(ScanFiles(found=found, folder=source, name=name, shown=str(source)))
         for entry in listed.refused:
             unreadable.append(f"{source / entry.file.partition('/')[2]} {entry.reason}")
         skipped += listed.skipped
@@ -182,7 +183,18 @@ def find_inputs(config: PredictConfig) -> tuple[list[ScanFiles], list[str]]:
             f"{' '.join(map(str, config.inputs))}: no CT series and no NIfTI volume; "
             + (f"{len(skipped)} files are something else, as said above" if skipped else "no file")
         )
-    return _with_names_apart(scans), unreadable
+    return with_names_apart(scans), unreadable
+
+
+def nifti_scan(path: Path, *, name: str) -> ScanFiles:
+    """Gives the scan of a NIfTI file.
+
+    Args:
+        path: of the file.
+        name: of its folder of results.
+    """
+    found = FoundScan(name=name, paths=(path.name,), patient_id=name, series_id=name)
+    return ScanFiles(found=found, folder=path.parent, name=name, shown=str(path.parent))
 
 
 def segment_scan(
@@ -217,27 +229,17 @@ def segment_scan(
         gray_values, client=client, config=config, progress=progress
     )
     segmented = time.perf_counter()
-    spacing_mm = scan.hounsfield.spacing
-    lungs = find_lungs(mask, spacing_mm, clean=config.postprocess)
-    restored = scan.hounsfield.with_array(lungs.labels).match_geometry(scan.file_geometry)
-    _write_volumes(out, restored, headers, model=f"{config.model_name} {model_version}")
-    cuts = (draw_coronal, draw_sagittal) if config.overlays else ()
-    for filename in PREVIEW_FILENAMES:
-        (out / filename).unlink(missing_ok=True)
-    for filename, draw in zip(PREVIEW_FILENAMES, cuts, strict=False):
-        write_bytes(out / filename, png_of(draw(gray_values, lungs.labels, spacing_mm)))
-    total_ml = sum(lungs.volumes_ml.values())
-    result = ScanResult(
-        name=files.name,
-        num_slices=len(mask),
-        right_ml=_rounded(lungs.volumes_ml.get(RIGHT)),
-        left_ml=_rounded(lungs.volumes_ml.get(LEFT)),
-        lungs_ml=_rounded(total_ml),
-        model_version=model_version,
+    lungs = write_volumes(
+        scan, headers, gray_values, mask, out=out, config=config, model_version=model_version
+    )
+    result = describe(
+        scan, lungs, name=files.name, num_slices=len(mask), model_version=model_version
+    )
+    result = dataclasses.replace(
+        result,
         reading_s=round(read - start, 3),
         model_s=round(segmented - read, 3),
         total_s=round(time.perf_counter() - start, 3),
-        warnings=tuple(_warnings(scan, lungs)),
     )
     write_result(out / RESULT_FILENAME, result, facts=facts)
     return result
@@ -253,7 +255,7 @@ def read_scan(files: ScanFiles) -> tuple[Scan, list[Dataset]]:
     if is_nifti(found.paths[0]):
         path = files.folder / found.paths[0]
         return read_nifti_scan(path, source=str(path)), []
-    paths = {str(files.folder / path): files.folder / path for path in found.paths}
+    paths = {f"{files.shown}/{path}": files.folder / path for path in found.paths}
     return read_series(paths, source=files.name)
 
 
@@ -294,20 +296,61 @@ def segment_slices(
     return mask, version
 
 
-def _write_volumes(
-    out: Path, restored: hd.Volume, headers: Sequence[Dataset], *, model: str
-) -> None:
-    """Writes the lungs on the grid of the files, as NIfTI and, of DICOM, as SEG."""
-    segmentation = out / SEGMENTATION_FILENAME
-    segmentation.unlink(missing_ok=True)
-    if not headers:
-        write_nifti(out / NIFTI_FILENAME, restored)
-        return
+def write_volumes(
+    scan: Scan,
+    headers: Sequence[Dataset],
+    gray_values: npt.NDArray[np.uint8],
+    mask: npt.NDArray[np.uint8],
+    *,
+    out: Path,
+    config: VolumeConfig,
+    model_version: int | None,
+) -> Lungs:
+    """Finds the lungs in a predicted mask, and writes them on the grid of the files.
+
+    Args:
+        scan: what was segmented.
+        headers: of its files from first to last, if they are DICOM.
+        gray_values: [slices, rows, columns], for the pictures.
+        mask: of the same shape, in {0, 1}.
+        out: folder of the results.
+        config: how.
+        model_version: that made the mask.
+
+    Raises:
+        OSError: if a result cannot be written.
+    """
+    spacing_mm = scan.hounsfield.spacing
+    lungs = find_lungs(mask, spacing_mm, clean=config.postprocess)
+    restored = scan.hounsfield.with_array(lungs.labels).match_geometry(scan.file_geometry)
+    for filename in (SEGMENTATION_FILENAME, *PREVIEW_FILENAMES):
+        (out / filename).unlink(missing_ok=True)
     # NIfTI counts columns first, and slices last.
-    write_nifti(out / NIFTI_FILENAME, restored.permute_spatial_axes([2, 1, 0]))
-    if restored.array.any():
-        with whole_file(segmentation) as aside:
+    as_nifti = restored.permute_spatial_axes([2, 1, 0]) if headers else restored
+    write_nifti(out / NIFTI_FILENAME, as_nifti)
+    if headers and lungs.volumes_ml:
+        model = f"{config.model_name} {model_version}"
+        with whole_file(out / SEGMENTATION_FILENAME) as aside:
             make_segmentation(restored.array, headers, model=model).save_as(aside)
+    if config.overlays:
+        for filename, draw in zip(PREVIEW_FILENAMES, (draw_coronal, draw_sagittal), strict=True):
+            write_bytes(out / filename, png_of(draw(gray_values, lungs.labels, spacing_mm)))
+    return lungs
+
+
+def describe(
+    scan: Scan, lungs: Lungs, *, name: str, num_slices: int, model_version: int | None
+) -> ScanResult:
+    """Gives volumes and warnings of a scan."""
+    return ScanResult(
+        name=name,
+        num_slices=num_slices,
+        right_ml=_rounded(lungs.volumes_ml.get(RIGHT)),
+        left_ml=_rounded(lungs.volumes_ml.get(LEFT)),
+        lungs_ml=_rounded(sum(lungs.volumes_ml.values())),
+        model_version=model_version,
+        warnings=tuple(_warnings(scan, lungs)),
+    )
 
 
 def _warnings(scan: Scan, lungs: Lungs) -> Iterable[str]:
@@ -352,7 +395,7 @@ def _facts(files: ScanFiles, config: PredictConfig) -> dict[str, Any]:
     return {"settings": {n: getattr(config, n) for n in _RESULTS_DEPEND_ON}, "files_stamp": stamp}
 
 
-def _with_names_apart(scans: Sequence[ScanFiles]) -> list[ScanFiles]:
+def with_names_apart(scans: Sequence[ScanFiles]) -> list[ScanFiles]:
     """Numbers scans of one name, such as two series in one folder."""
     apart: list[ScanFiles] = []
     taken: set[str] = set()
@@ -362,7 +405,7 @@ def _with_names_apart(scans: Sequence[ScanFiles]) -> list[ScanFiles]:
             number += 1
             name = f"{scan.name}_{number}"
         taken.add(name.casefold())
-        apart.append(ScanFiles(found=scan.found, folder=scan.folder, name=name))
+        apart.append(dataclasses.replace(scan, name=name))
     return apart
 
 

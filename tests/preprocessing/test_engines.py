@@ -430,7 +430,7 @@ def test_failed_engine_is_told_in_one_line_and_reported_in_full(tmp_path, said, 
     line = str(caught.value)
     assert line.startswith(f"the engine FlinkRunner failed: {expected}")
     assert line.endswith(
-        f"; no dataset was written; all that it said is in {report}; mend that and run again"
+        f"; nothing was published; all that it said is in {report}; mend that and run again"
     )
     assert "\n" not in line
     assert said in report.read_text()

@@ -1,0 +1,241 @@
+"""A shard's work, on a worker: files to pixels, and masks to a file of results."""
+
+import dataclasses
+import gzip
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from preprocessing.images.reading import UnreadableImageError, decode_slice
+from preprocessing.volumes.finding import find_scans
+from preprocessing.volumes.nifti import is_nifti, nifti_stem
+from preprocessing.volumes.scans import Scan, UnreadableScanError
+from serving.bulk import storage
+from serving.bulk.planning import SLICES, ShardPlan
+from serving.config import BulkConfig
+from serving.mask_files import rle_of_mask
+from serving.volumes import job
+from serving.volumes.scan_results import RESULT_FILENAME, write_result
+from trainer.postprocessing import clean_mask
+
+SCANS_FOLDER = "scans"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """A slice or a scan, read."""
+
+    name: str
+    """Path below the input; of a scan, that of its folder of results."""
+
+    gray_values: npt.NDArray[np.uint8]
+    """[slices, height, width]; one slice of a picture."""
+
+    scan: Scan | None = None
+    """The scan, if it is one."""
+
+    headers: Sequence[Any] = ()
+    """Of the files of a DICOM series."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """A slice or a scan without a mask."""
+
+    file: str
+    """Path below the input."""
+
+    reason: str
+    """What was found, what was expected, and the mend."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """What a worker has read of a shard."""
+
+    plan: ShardPlan
+    """The shard."""
+
+    items: Sequence[Item] = ()
+    """What can be segmented."""
+
+    refused: Sequence[Refused] = ()
+    """What cannot."""
+
+    left_out: Sequence[str] = ()
+    """Files that are no part of a scan."""
+
+    failure: str = ""
+    """Why nothing of it could be read, such as a store that does not answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What the model said to an item."""
+
+    mask: npt.NDArray[np.uint8] | None = None
+    """[slices, height, width] in {0, 1}; None if the model refused the item."""
+
+    model_version: int | None = None
+    """Version that answered."""
+
+    reason: str = ""
+    """Why it was refused."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What the model said to a chunk."""
+
+    chunk: Chunk
+    """The chunk."""
+
+    answers: Sequence[Answer] = ()
+    """One for each item."""
+
+    failure: str = ""
+    """Why there is none, such as a server that is gone."""
+
+
+def read_chunk(plan_name: str, *, config: BulkConfig, plans: str) -> Chunk:
+    """Reads all files of a shard.
+
+    Args:
+        plan_name: of the plan.
+        config: where files are, and how they are read.
+        plans: folder of the plans.
+    """
+    plan = ShardPlan.from_json(storage.read(storage.join(plans, f"{plan_name}.json")))
+    try:
+        if plan.kind == SLICES:
+            return _read_slices(plan, config)
+        return _read_scans(plan, config)
+    except OSError as error:
+        failure = f"{config.inputs}: {error}; run again when it can be read"
+        return Chunk(plan=plan, failure=failure)
+
+
+def write_chunk(answers: Answers, *, config: BulkConfig, plans: str) -> str:
+    """Writes the results of a shard, or beside its plan why there are none; gives its name."""
+    chunk = answers.chunk
+    failure = chunk.failure or answers.failure
+    try:
+        if not failure:
+            lines, refused = _results(answers, config)
+            header = {
+                "num_results": len(lines),
+                "refused": [dataclasses.asdict(entry) for entry in refused],
+                "left_out": list(chunk.left_out),
+            }
+            text = "".join(f"{json.dumps(line)}\n" for line in (header, *lines))
+            address = storage.join(config.out, chunk.plan.filename)
+            storage.publish(address, gzip.compress(text.encode(), 6, mtime=0))
+    except OSError as error:
+        failure = f"cannot write to {config.out}: {error}; make room, then run again"
+    if failure:
+        storage.publish(storage.join(plans, f"{chunk.plan.name}.failed"), failure.encode())
+    return chunk.plan.name
+
+
+def read_header(content: bytes) -> Mapping[str, Any]:
+    """Reads the first line of a shard: ``num_results``, ``refused`` and ``left_out``."""
+    header: Mapping[str, Any] = json.loads(gzip.decompress(content).partition(b"\n")[0])
+    return header
+
+
+def _read_slices(plan: ShardPlan, config: BulkConfig) -> Chunk:
+    items, refused = [], []
+    for path in plan.paths:
+        address = storage.join(config.inputs, path)
+        try:
+            image = decode_slice(storage.read(address), source=path)
+        except UnreadableImageError as error:
+            refused.append(Refused(file=path, reason=error.reason))
+            continue
+        items.append(Item(name=path, gray_values=image[np.newaxis]))
+    return Chunk(plan=plan, items=items, refused=refused)
+
+
+def _read_scans(plan: ShardPlan, config: BulkConfig) -> Chunk:
+    items: list[Item] = []
+    refused: list[Refused] = []
+    left_out: list[str] = []
+    with storage.local_copies(config.inputs, plan.paths) as copies:
+        first = copies[plan.paths[0]]
+        folder = PurePosixPath(plan.paths[0]).parent
+        if is_nifti(plan.paths[0]):
+            scans = [job.nifti_scan(first, name=nifti_stem(plan.paths[0]))]
+        else:
+            listed = find_scans(first.parent, role="images", is_deep=False)
+            refused += [
+                Refused(file=str(folder / each.file.partition("/")[2]), reason=each.reason)
+                for each in listed.refused
+            ]
+            left_out = [str(folder / path.partition("/")[2]) for path in listed.skipped]
+            root = PurePosixPath(config.inputs.rstrip("/")).name
+            name = root if str(folder) == "." else str(folder)
+            scans = [
+                job.ScanFiles(found=each, folder=first.parent, name=name, shown=str(folder))
+                for each in listed.scans
+            ]
+        for files in job.with_names_apart(scans):
+            try:
+                scan, headers = job.read_scan(files)
+            except UnreadableScanError as error:
+                refused.append(Refused(file=files.name, reason=error.reason))
+                continue
+            gray_values = config.hu_window.gray_values(scan.hounsfield.array)
+            items.append(Item(name=files.name, gray_values=gray_values, scan=scan, headers=headers))
+    return Chunk(plan=plan, items=items, refused=refused, left_out=left_out)
+
+
+def _results(answers: Answers, config: BulkConfig) -> tuple[list[dict[str, Any]], list[Refused]]:
+    """Gives a line for each result, and what is refused; writes the files of scans."""
+    lines: list[dict[str, Any]] = []
+    refused = list(answers.chunk.refused)
+    for item, answer in zip(answers.chunk.items, answers.answers, strict=True):
+        if answer.mask is None:
+            refused.append(Refused(file=item.name, reason=answer.reason))
+            continue
+        mask = answer.mask
+        if config.postprocess:
+            mask = np.stack(
+                [clean_mask(*pair) for pair in zip(mask, item.gray_values, strict=True)]
+            )
+        version = answer.model_version
+        if item.scan is None:
+            run_lengths = json.loads(rle_of_mask(mask[0]))
+            lines.append({"file": item.name, **run_lengths, "model_version": version})
+        else:
+            lines.append(_write_scan(item, item.scan, mask, version, config))
+    return lines, refused
+
+
+def _write_scan(
+    item: Item,
+    scan: Scan,
+    mask: npt.NDArray[np.uint8],
+    model_version: int | None,
+    config: BulkConfig,
+) -> dict[str, Any]:
+    address = storage.join(config.out, f"{SCANS_FOLDER}/{item.name}")
+    with storage.local_folder(address) as folder:
+        lungs = job.write_volumes(
+            scan,
+            item.headers,
+            item.gray_values,
+            mask,
+            out=folder,
+            config=config,
+            model_version=model_version,
+        )
+        result = job.describe(
+            scan, lungs, name=item.name, num_slices=len(mask), model_version=model_version
+        )
+        write_result(folder / RESULT_FILENAME, result, facts={})
+    return dataclasses.asdict(result)

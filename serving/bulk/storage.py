@@ -1,0 +1,143 @@
+"""Folders and buckets alike: Beam's file systems, with files that appear whole or not at all."""
+
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from preprocessing.publish import write_bytes
+from serving.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredFile:
+    """A file below a folder or bucket."""
+
+    path: str
+    """Path below it, with ``/``."""
+
+    num_bytes: int
+    """Size."""
+
+    changed_s: float
+    """When it was changed, in seconds since 1970."""
+
+
+def is_local(root: str) -> bool:
+    """Tells whether a folder is of this machine's file system."""
+    return FileSystems.get_scheme(root) is None
+
+
+def join(root: str, path: str) -> str:
+    """Gives the address of a path below a folder or bucket."""
+    return FileSystems.join(root, *path.split("/")) if path else root
+
+
+def list_files(root: str) -> list[StoredFile]:
+    """Lists all files below a folder or bucket but hidden ones, by path.
+
+    Raises:
+        InputError: if it cannot be listed.
+    """
+    prefix = root.rstrip("/") + "/"
+    try:
+        (match,) = FileSystems.match([f"{prefix}**"])
+    except (BeamIOError, ValueError, OSError) as error:
+        raise InputError(f"{root} cannot be listed: {error}; {_hint(root)}") from error
+    files = [
+        StoredFile(
+            path=each.path.removeprefix(prefix),
+            num_bytes=each.size_in_bytes,
+            changed_s=each.last_updated_in_seconds or 0.0,
+        )
+        for each in match.metadata_list
+    ]
+    visible = [file for file in files if not any(p.startswith(".") for p in file.path.split("/"))]
+    return sorted(visible, key=lambda file: file.path)
+
+
+def read(address: str) -> bytes:
+    """Reads a file.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    with FileSystems.open(address, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        return bytes(file.read())
+
+
+def publish(address: str, content: bytes) -> None:
+    """Writes a file, whole or not at all; an older one is replaced.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    if is_local(address):
+        write_bytes(Path(address), content)
+        return
+    # An object of a bucket appears when it is closed; other file systems get it by its new name.
+    aside = f"{address}.{uuid.uuid4().hex}.partial"
+    with FileSystems.create(aside, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        file.write(content)
+    if FileSystems.exists(address):
+        FileSystems.delete([address])
+    FileSystems.rename([aside], [address])
+
+
+def remove(addresses: Sequence[str]) -> None:
+    """Removes files; those that are not there do not matter.
+
+    Raises:
+        OSError: if one cannot be removed.
+    """
+    there = [address for address in addresses if FileSystems.exists(address)]
+    if there:
+        FileSystems.delete(there)
+
+
+@contextmanager
+def local_copies(root: str, paths: Sequence[str]) -> Iterator[Mapping[str, Path]]:
+    """Gives files by their paths as files of this machine; those of a bucket for the block only.
+
+    Raises:
+        OSError: if one cannot be read.
+    """
+    if is_local(root):
+        yield {path: Path(root) / path for path in paths}
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copies = {path: Path(folder) / path for path in paths}
+        for path, copy in copies.items():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(read(join(root, path)))
+        yield copies
+
+
+@contextmanager
+def local_folder(address: str) -> Iterator[Path]:
+    """Gives a folder of this machine to fill; what a bucket is to hold goes there at the end.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    if is_local(address):
+        yield Path(address)
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        yield folder
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                publish(join(address, path.relative_to(folder).as_posix()), path.read_bytes())
+
+
+def _hint(root: str) -> str:
+    scheme = FileSystems.get_scheme(root)
+    if scheme is None:
+        return "expected a folder"
+    return f"for {scheme}:// Beam needs its extra, such as apache-beam[gcp] or apache-beam[aws]"
