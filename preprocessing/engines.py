@@ -90,20 +90,23 @@ def beam_options(config: EngineConfig) -> PipelineOptions:
     return options
 
 
-def run_to_end(pipeline: beam.Pipeline, *, runner: str, report: Path) -> None:
+def run_to_end(
+    pipeline: beam.Pipeline, *, runner: str, report: Path, outcome: str = "nothing was published"
+) -> None:
     """Runs a pipeline and waits until the engine is done; Ctrl-C ends the engine's work too.
 
     Args:
         pipeline: what to run.
         runner: the engine's name, as the user gave it.
         report: file for all that the engine says if it fails; an older one is removed.
+        outcome: what a failure leaves behind, for the message.
 
     Raises:
         EngineError: if the engine fails.
         OSError: if the report cannot be written.
     """
     report.unlink(missing_ok=True)
-    with _engine_errors(runner, report=report):
+    with _engine_errors(runner, report=report, outcome=outcome):
         result = pipeline.run()
         try:
             result.wait_until_finish()
@@ -114,13 +117,13 @@ def run_to_end(pipeline: beam.Pipeline, *, runner: str, report: Path) -> None:
 
 
 @contextmanager
-def _engine_errors(runner: str, *, report: Path) -> Iterator[None]:
+def _engine_errors(runner: str, *, report: Path, outcome: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
         write_text(report, "".join(traceback.format_exception(error)))
         raise EngineError(
-            f"the engine {runner} failed: {_summarize(error)}; nothing was published; "
+            f"the engine {runner} failed: {_summarize(error)}; {outcome}; "
             f"all that it said is in {report}; mend that and run again"
         ) from error
 

@@ -11,10 +11,10 @@ from pathlib import Path, PurePosixPath
 
 from preprocessing.errors import PreprocessingError
 from preprocessing.images.reading import IMAGE_SUFFIXES, MAGIC_BYTES, is_image
-from preprocessing.spec import NIFTI_SUFFIXES
+from preprocessing.spec import DICOM_SUFFIXES, NIFTI_SUFFIXES
 
 _NUM_SHOWN = 3
-_VOLUME_SUFFIXES = (".dcm", ".dicom", ".ima", *NIFTI_SUFFIXES, ".mha", ".nrrd")
+_VOLUME_SUFFIXES = (*DICOM_SUFFIXES, *NIFTI_SUFFIXES, ".mha", ".nrrd")
 _OTHER_SUFFIX = re.compile(r"\.[a-z][a-z0-9]{0,4}", re.IGNORECASE)
 
 

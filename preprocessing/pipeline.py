@@ -140,7 +140,8 @@ def run(config: TfrecordsConfig, *, is_terminal: bool = False) -> RunSummary:
         shards = [shard for split in dataset.splits.values() for shard in split.shards]
         names = [manifest.FILENAME, *(shard.filename for shard in shards)]
         replace_output(staging, out, filenames=names)
-    refused_list(out).unlink(missing_ok=True)
+    if not (sliced and sliced.left_out):  # the names of scans stand nowhere else
+        refused_list(out).unlink(missing_ok=True)
     return RunSummary(
         dataset=dataset,
         num_refused_pairs=num_refused,
@@ -183,7 +184,7 @@ def slice_scans(
     driver.write_plans(plan, folder=folder)
     _ = (
         pipeline
-        | "Scans" >> beam.Create(range(len(plan.pairs)))
+        | "Scans" >> beam.Create(range(len(plan.scans)))
         | "Share out scans" >> beam.Reshuffle()
         | "Write slices" >> beam.Map(driver.slice_planned, options=plan.options, folder=str(folder))
     )

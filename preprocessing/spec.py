@@ -45,6 +45,9 @@ MASK_FILE_FOREGROUND = 255
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 """Names of NIfTI files."""
 
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+"""Names of DICOM files, where they have one at all."""
+
 DICOM_MAGIC = b"DICM"
 DICOM_MAGIC_OFFSET = 128
 """What a DICOM file has at which byte."""

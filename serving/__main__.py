@@ -55,8 +55,6 @@ def main(argv: list[str] | None = None) -> int:
         }
         run = verbs[arguments.pop("verb")]
         logging.basicConfig(level=logging.INFO, format="%(message)s")
-        for library in ("highdicom", "pydicom"):  # they tell what they copy, names too
-            logging.getLogger(library).setLevel(logging.ERROR)
         return run(arguments)
     except (ServingError, ValueError, OSError, EngineError) as error:
         return _fail(str(error))

@@ -303,6 +303,12 @@ class BulkConfig(VolumeConfig):
         super().__post_init__()
         if not 1 <= self.window <= MAX_WINDOW:
             raise ValueError(f"--window is {self.window}; expected 1 to {MAX_WINDOW}")
+        asked = (self.model_name, self.model_version, self.model_label)
+        if self.model is not None and asked != (DEFAULT_MODEL_NAME, None, None):
+            raise ValueError(
+                "--model-name, --model-version and --model-label are of a server; with --model "
+                "give the folder of a version"
+            )
         if self.slices_per_shard < 1:
             raise ValueError(f"--slices-per-shard is {self.slices_per_shard}; expected 1 or more")
 

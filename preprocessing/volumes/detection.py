@@ -12,12 +12,11 @@ from preprocessing.finding import is_image_file, walk_files
 from preprocessing.spec import (
     DICOM_MAGIC,
     DICOM_MAGIC_OFFSET,
+    DICOM_SUFFIXES,
     NIFTI_SUFFIXES,
     READ_AUTO,
     READ_VOLUMES,
 )
-
-_DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +33,15 @@ class VolumeFile:
     """Whether it is named as a NIfTI file."""
 
 
-def find_volume_files(folder: Path, *, leave_out: Collection[Path]) -> Iterator[VolumeFile]:
+def find_volume_files(
+    folder: Path, *, leave_out: Collection[Path], paths: Sequence[Path] | None = None
+) -> Iterator[VolumeFile]:
     """Gives all files of a folder and its subfolders but hidden ones, in the order of their paths.
 
     Args:
         folder: where to look.
         leave_out: subfolders that are not looked at.
+        paths: files below it, if not all of them are wanted.
 
     Raises:
         PreprocessingError: if there is no such folder.
@@ -48,16 +50,18 @@ def find_volume_files(folder: Path, *, leave_out: Collection[Path]) -> Iterator[
     if not folder.is_dir():
         found = "is a file" if folder.exists() else "does not exist"
         raise PreprocessingError(f"{folder} {found}; expected a folder of DICOM or NIfTI files")
-    for path in sorted(walk_files(folder, leave_out=leave_out)):
+    for path in sorted(walk_files(folder, leave_out=leave_out) if paths is None else paths):
         is_nifti = path.name.lower().endswith(NIFTI_SUFFIXES)
-        is_dicom = not is_nifti and (path.suffix.lower() in _DICOM_SUFFIXES or is_dicom_file(path))
+        is_dicom = not is_nifti and is_dicom_file(path)
         yield VolumeFile(
             path=path.relative_to(folder).as_posix(), is_dicom=is_dicom, is_nifti=is_nifti
         )
 
 
 def is_dicom_file(path: Path) -> bool:
-    """Tells from its first bytes whether a file is a DICOM file."""
+    """Tells from its name, or else from its first bytes, whether a file means to be DICOM."""
+    if path.suffix.lower() in DICOM_SUFFIXES:
+        return True
     if not path.is_file():
         return False
     with path.open("rb") as file:

@@ -1,6 +1,8 @@
 """DICOM files of one series -> a volume."""
 
 import math
+import struct
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +16,13 @@ from pydicom.errors import InvalidDicomError
 from pydicom.pixels.processing import apply_rescale
 from pydicom.uid import CTImageStorage
 
-from preprocessing.volumes.scans import Scan, UnreadableScanError, check_affine, to_canonical
+from preprocessing.volumes.scans import (
+    Scan,
+    UnreadableScanError,
+    raise_if_of_disk,
+    to_canonical,
+    upright,
+)
 
 # What pydicom remarks on a value would show it, and it may be a name. What is used is checked here.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
@@ -28,11 +36,27 @@ DAMAGED = (
     EOFError,
     AttributeError,
     KeyError,
+    IndexError,
+    TypeError,
     ValueError,
     RuntimeError,
     NotImplementedError,
+    struct.error,
+    zlib.error,
 )
 """What pydicom and its decoders raise at a damaged or strange file."""
+
+MAX_ASIDE_PIXELS = 0.25
+"""By so much of a pixel a slice may lie beside the others: rounding, and no tilt."""
+
+_NEEDED = {
+    "ImagePositionPatient": 3,
+    "ImageOrientationPatient": 6,
+    "PixelSpacing": 2,
+    "Rows": 1,
+    "Columns": 1,
+}
+"""Attributes that a slice needs, and how many values each has."""
 
 _HINT = "export the series again"
 
@@ -46,12 +70,14 @@ def read_header(path: Path, *, tags: Sequence[str] | None = None) -> Dataset:
 
     Raises:
         UnreadableScanError: if it is no whole DICOM file.
+        OSError: if the disk does not give it.
     """
     try:
         return pydicom.dcmread(
             path, stop_before_pixels=True, specific_tags=None if tags is None else list(tags)
         )
     except DAMAGED as error:
+        raise_if_of_disk(error)
         raise UnreadableScanError(source=str(path), reason=_damage(error)) from error
 
 
@@ -70,32 +96,38 @@ def read_series(paths: Mapping[str, Path], *, source: str) -> tuple[Scan, list[D
 
     Raises:
         UnreadableScanError: if it is no whole CT series; the reason names the file.
+        OSError: if the disk does not give a file.
     """
-    named = {name: read_header(path) for name, path in paths.items()}
+    try:
+        return _read_series(paths, source=source)
+    except UnreadableScanError:
+        raise
+    except DAMAGED as error:  # a header can be odd in more ways than are looked for
+        raise_if_of_disk(error)
+        raise UnreadableScanError(source=source, reason=_damage(error)) from error
+
+
+def _read_series(paths: Mapping[str, Path], *, source: str) -> tuple[Scan, list[Dataset]]:
+    named = {name: _header_of(path, name=name, source=source) for name, path in paths.items()}
     for name, header in named.items():
         _check_header(header, name=name, source=source)
     _check_alike(named, source=source)
     first = next(iter(named.values()))
     row, column = np.reshape(np.asarray(first.ImageOrientationPatient, np.float64), (2, 3))
     normal = np.cross(row, column)
-    heights = {
-        name: float(np.asarray(header.ImagePositionPatient, np.float64) @ normal)
-        for name, header in named.items()
+    positions = {
+        name: np.asarray(header.ImagePositionPatient, np.float64) for name, header in named.items()
     }
+    heights = {name: float(position @ normal) for name, position in positions.items()}
     ordered = _without_copies(sorted(named, key=heights.__getitem__), named, heights, source=source)
-    spacing_mm = _spacing(ordered, heights, source=source)
-    origin, last = (
-        np.asarray(named[name].ImagePositionPatient, np.float64)
-        for name in (ordered[0], ordered[-1])
-    )
     rows_mm, columns_mm = (float(each) for each in first.PixelSpacing)
     affine = np.identity(4)
-    affine[:3, 0] = (last - origin) / (len(ordered) - 1)
+    affine[:3, 0] = normal * _spacing(ordered, heights, source=source)
     affine[:3, 1] = column * rows_mm
     affine[:3, 2] = row * columns_mm
-    affine[:3, 3] = origin
-    check_affine(affine, source=source)
-    affine[:3, 0] = normal * spacing_mm  # exactly upright
+    affine[:3, 3] = positions[ordered[0]]
+    affine = upright(affine, source=source)
+    _check_stack([(name, positions[name]) for name in ordered], affine, source=source)
     array = np.empty((len(ordered), first.Rows, first.Columns), np.int16)
     for index, name in enumerate(ordered):
         array[index] = _hounsfield(paths[name], name=name, source=source)
@@ -107,12 +139,19 @@ def read_series(paths: Mapping[str, Path], *, source: str) -> tuple[Scan, list[D
     )
     scan = Scan(
         source=source,
-        patient_id=str(first.get("PatientID", "")),
-        series_id=str(first.SeriesInstanceUID),
         hounsfield=to_canonical(volume, source=source),
         file_geometry=volume.get_geometry(),
     )
     return scan, [named[name] for name in ordered]
+
+
+def _header_of(path: Path, *, name: str, source: str) -> Dataset:
+    try:
+        return read_header(path)
+    except UnreadableScanError as error:
+        raise UnreadableScanError(
+            source=source, reason=f"is refused: {name} {error.reason}"
+        ) from error
 
 
 def _check_header(header: Dataset, *, name: str, source: str) -> None:
@@ -125,18 +164,23 @@ def _check_header(header: Dataset, *, name: str, source: str) -> None:
         )
     if header.get("SamplesPerPixel", 1) != 1:
         raise _refused(source, f"{name} is in color", "gray values", "take the original series")
-    needed = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns")
-    missing = [tag for tag in needed if not header.get(tag)]
+    missing = [
+        tag
+        for tag, count in _NEEDED.items()
+        if header.get(tag) is None or np.size(header[tag].value) != count
+    ]
     if missing:
-        raise _refused(source, f"{name} has no {' and no '.join(missing)}", "all of them", _HINT)
-    if "RescaleSlope" not in header or "RescaleIntercept" not in header:
+        raise _refused(
+            source, f"{name} has no whole {' and no whole '.join(missing)}", "all of them", _HINT
+        )
+    if header.get("RescaleSlope") is None or header.get("RescaleIntercept") is None:
         raise _refused(
             source,
             f"{name} has no RescaleSlope or no RescaleIntercept, so Hounsfield units are unknown",
             "both",
             _HINT,
         )
-    if str(header.get("RescaleType", "HU")) not in ("HU", "HU_MOD"):
+    if str(header.get("RescaleType") or "HU") not in ("HU", "HU_MOD"):
         raise _refused(
             source,
             f"{name} is rescaled to {header.RescaleType}",
@@ -176,7 +220,7 @@ def _without_copies(
         before = kept[-1]
         if heights[name] - heights[before] > MAX_SPACING_ERROR_MM:
             kept.append(name)
-        elif named[name].SOPInstanceUID != named[before].SOPInstanceUID:
+        elif named[name].get("SOPInstanceUID") != named[before].get("SOPInstanceUID", ""):
             raise _refused(
                 source,
                 f"{before} and {name} lie at the same place, {heights[name]:.2f} mm",
@@ -216,13 +260,51 @@ def _spacing(ordered: Sequence[str], heights: Mapping[str, float], *, source: st
     return float((places[-1] - places[0]) / (len(places) - 1))
 
 
+def _check_stack(
+    ordered: Sequence[tuple[str, npt.NDArray[np.float64]]],
+    affine: npt.NDArray[np.float64],
+    *,
+    source: str,
+) -> None:
+    """Looks whether slices stand upright on each other, none of them aside.
+
+    Raises:
+        UnreadableScanError: if not, as with a tilted gantry.
+    """
+    places = np.array([position for _, position in ordered]) - affine[:3, 3]
+    # In the plane of the slices, in millimeters along rows and columns.
+    steps = affine[:3, 1:3] / np.linalg.norm(affine[:3, 1:3], axis=0)
+    aside = np.linalg.norm(places @ steps, axis=1)
+    limit_mm = MAX_ASIDE_PIXELS * float(np.linalg.norm(affine[:3, 1:3], axis=0).min())
+    if aside.max() <= limit_mm:
+        return
+    rises = aside / np.arange(len(aside)).clip(1)
+    if np.ptp(rises[1:]) < 0.1 * rises[-1]:  # as much from each slice to the next
+        spacing_mm = float(np.linalg.norm(affine[:3, 0]))
+        raise UnreadableScanError(
+            source=source,
+            reason="has slices that are shifted against each other, by "
+            f"{math.degrees(math.atan2(float(rises[-1]), spacing_mm)):.1f}° (a tilted gantry); "
+            "expected slices that stand upright on each other; resample it",
+        )
+    index = int(np.argmax(aside > limit_mm))
+    raise _refused(
+        source,
+        f"{ordered[index][0]} lies {aside[index]:.1f} mm beside the slices before it",
+        "slices that stand upright on each other",
+        "export the series again, or take out what is no part of it",
+    )
+
+
 def _hounsfield(path: Path, *, name: str, source: str) -> npt.NDArray[np.int16]:
     """Reads the pixels of one file."""
     try:
         header = pydicom.dcmread(path)
         values = apply_rescale(header.pixel_array, header)
     except DAMAGED as error:
-        raise UnreadableScanError(source=source, reason=f"{name} {_damage(error)}") from error
+        raise_if_of_disk(error)
+        reason = f"is refused: {name} {_damage(error)}"
+        raise UnreadableScanError(source=source, reason=reason) from error
     if values.ndim != 2:
         raise _refused(
             source, f"{name} holds {list(values.shape)} values", "one slice in each file", _HINT
@@ -237,9 +319,15 @@ def _refused(source: str, found: str, expected: str, mend: str) -> UnreadableSca
 
 
 def _damage(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    """Tells what a library says only by its kind: its words may hold values of the header."""
+    if isinstance(error, InvalidDicomError):
+        return (
+            "cannot be read as DICOM: it has no preamble; expected a file of DICOM's Part 10; "
+            f"convert it, or {_HINT}"
+        )
     return (
-        f"cannot be read as DICOM ({text[:200]}); expected a whole file; copy it again, or {_HINT}"
+        f"cannot be read as DICOM ({type(error).__name__}); expected a whole file; copy it again, "
+        f"or {_HINT}"
     )
 
 

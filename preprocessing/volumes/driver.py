@@ -3,7 +3,8 @@
 import dataclasses
 import json
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from preprocessing.config import TfrecordsConfig
@@ -13,13 +14,14 @@ from preprocessing.manifest import RefusedFile
 from preprocessing.publish import write_text
 from preprocessing.refusals import check_orphans, describe_refused, refused_list
 from preprocessing.shards import SHARED_FOLDERS, ShardWriteError
-from preprocessing.volumes.finding import FoundScan, ScanPair, ScanPairing, pair_scans
-from preprocessing.volumes.pseudonyms import read_or_make_salt
+from preprocessing.volumes.finding import ScanPairing, pair_scans
+from preprocessing.volumes.pseudonyms import pseudonym, read_or_make_salt
 from preprocessing.volumes.sliced import SlicedScans
 from preprocessing.volumes.slicing import (
     IMAGES,
     MASKS,
     PATIENT_PATTERN,
+    ScanPlan,
     SlicedScan,
     SliceOptions,
     slice_scan,
@@ -35,13 +37,14 @@ class SlicingPlan:
     found: ScanPairing
     """All scans with their masks, and what has none."""
 
+    scans: tuple[ScanPlan, ...]
+    """The work on each scan with a mask."""
+
     options: SliceOptions
     """How they will do it."""
 
-    @property
-    def pairs(self) -> tuple[ScanPair, ...]:
-        """The scans with their masks."""
-        return self.found.pairs
+    salt: bytes = field(repr=False)
+    """Of pseudonyms; it stays with the driver."""
 
 
 def plan_slicing(config: TfrecordsConfig, *, out: Path) -> SlicingPlan:
@@ -71,9 +74,19 @@ def plan_slicing(config: TfrecordsConfig, *, out: Path) -> SlicingPlan:
         window=window,
         structure=config.structure,
         mask_foreground=config.mask_foreground,
-        salt=salt,
     )
-    return SlicingPlan(found=found, options=options)
+    scans = tuple(
+        ScanPlan(
+            name=pair.scan.name,
+            paths=pair.scan.paths,
+            mask_path=pair.mask_path,
+            is_beside=pair.is_beside,
+            patient=pseudonym("patient", pair.scan.patient_id, salt=salt),
+            series=pseudonym("series", pair.scan.series_id, salt=salt),
+        )
+        for pair in found.pairs
+    )
+    return SlicingPlan(found=found, scans=scans, options=options, salt=salt)
 
 
 def write_plans(plan: SlicingPlan, *, folder: Path) -> None:
@@ -83,8 +96,8 @@ def write_plans(plan: SlicingPlan, *, folder: Path) -> None:
         OSError: if it cannot be written.
     """
     folder.mkdir(parents=True)
-    for index, pair in enumerate(plan.pairs):
-        write_text(_plan_path(folder, index), json.dumps(dataclasses.asdict(pair)))
+    for index, scan in enumerate(plan.scans):
+        write_text(_plan_path(folder, index), json.dumps(dataclasses.asdict(scan)))
 
 
 def slice_planned(index: int, *, options: SliceOptions, folder: str) -> None:
@@ -94,9 +107,8 @@ def slice_planned(index: int, *, options: SliceOptions, folder: str) -> None:
         OSError: if the plan cannot be read or the report not be written; an engine then fails.
     """
     plan = json.loads(_plan_path(Path(folder), index).read_text(encoding="utf-8"))
-    paths = tuple(plan["scan"].pop("paths"))
-    pair = ScanPair(**plan | {"scan": FoundScan(paths=paths, **plan["scan"])})
-    sliced = slice_scan(pair, options=options, folder=folder)
+    scan = ScanPlan(**plan | {"paths": tuple(plan["paths"])})
+    sliced = slice_scan(scan, options=options, folder=folder)
     write_text(_report_path(Path(folder), index), json.dumps(dataclasses.asdict(sliced)))
 
 
@@ -105,22 +117,29 @@ def collect(plan: SlicingPlan, *, config: TfrecordsConfig, folder: Path) -> Slic
 
     Raises:
         PreprocessingError: if too many scans are refused.
-        ShardWriteError: if a worker could not write, or wrote elsewhere.
+        ShardWriteError: if a worker could not read or write, or wrote elsewhere.
         OSError: if the list of refused scans cannot be written.
     """
-    reports = [_report(folder, index, pair) for index, pair in enumerate(plan.pairs)]
+    reports = [_report(folder, index, scan) for index, scan in enumerate(plan.scans)]
     failures = sorted(report.failure for report in reports if report.failure)
     if failures:
         raise ShardWriteError(failures[0])
+    structures = sorted({name for report in reports for name in report.structures})
+    if structures:
+        logger.info("segments and structures that are the mask: %s", ", ".join(structures))
     refused = [*plan.found.refused, *(each.refused for each in reports if each.refused)]
-    _check_refused(refused, config=config, num_scans=len(plan.pairs))
+    left_out = [*plan.found.orphans, *refused]
+    names = refused_list(config.out.resolve())
+    if left_out:
+        write_text(names, "".join(f"{describe_refused(each, config)}\n" for each in left_out))
+    _check_refused(refused, config=config, num_scans=len(plan.scans))
     images, masks = config.images.resolve(), config.mask_folder().resolve()
     paths = [
         path
-        for pair in plan.pairs
+        for scan in plan.scans
         for path in (
-            *(images / each for each in pair.scan.paths),
-            (images if pair.is_beside else masks) / pair.mask_path,
+            *(images / each for each in scan.paths),
+            (images if scan.is_beside else masks) / scan.mask_path,
         )
     ]
     return SlicedScans(
@@ -129,38 +148,53 @@ def collect(plan: SlicingPlan, *, config: TfrecordsConfig, folder: Path) -> Slic
             images=folder / IMAGES,
             masks=folder / MASKS,
             mask_foreground=None,
+            image_pattern=TfrecordsConfig.image_pattern,
+            mask_pattern=TfrecordsConfig.mask_pattern,
             patient_pattern=PATIENT_PATTERN,
         ),
-        left_out=(*plan.found.orphans, *refused),
-        skipped=plan.found.skipped,
+        left_out=tuple(_without_names(each, salt=plan.salt, listed_in=names) for each in left_out),
+        skipped=_counted(plan.found.skipped),
         num_bytes=sum(path.stat().st_size for path in paths),
     )
+
+
+def _without_names(entry: RefusedFile, *, salt: bytes, listed_in: Path) -> RefusedFile:
+    """Gives an entry for ``dataset.json``, which travels: files may be named as patients."""
+    role, _, path = entry.file.partition("/")
+    return RefusedFile(
+        file=f"{role}/{pseudonym('file', path, salt=salt)}",
+        reason=f"was left out; which it is and why stands in {listed_in.name}, beside the dataset",
+    )
+
+
+def _counted(skipped: Sequence[str]) -> tuple[str, ...]:
+    return (f"{len(skipped)} files that are no part of a scan",) if skipped else ()
 
 
 def _check_refused(refused: list[RefusedFile], *, config: TfrecordsConfig, num_scans: int) -> None:
     if len(refused) <= config.max_refused_fraction * num_scans:
         return
-    path = refused_list(config.out.resolve())
-    lines = [describe_refused(entry, config) for entry in refused]
-    write_text(path, "".join(f"{line}\n" for line in lines))
     others = shorten([entry.file for entry in refused[1:]])
     raise PreprocessingError(
         f"{len(refused)} of {num_scans} scans are refused, more than --max-refused-fraction "
         f"{config.max_refused_fraction:g} allows; no dataset was written; mend those listed in "
-        f"{path}, or allow more. First: {lines[0]}" + (f". Also: {others}" if others else "")
+        f"{refused_list(config.out.resolve())}, or allow more. "
+        f"First: {describe_refused(refused[0], config)}" + (f". Also: {others}" if others else "")
     )
 
 
-def _report(folder: Path, index: int, pair: ScanPair) -> SlicedScan:
+def _report(folder: Path, index: int, scan: ScanPlan) -> SlicedScan:
     path = _report_path(folder, index)
     if not path.is_file():
         raise ShardWriteError(
-            f"the engine lost what a worker did with {pair.scan.name}, or it wrote elsewhere; "
+            f"the engine lost what a worker did with {scan.name}, or it wrote elsewhere; "
             f"{SHARED_FOLDERS}"
         )
     report = json.loads(path.read_text(encoding="utf-8"))
     refused = report.pop("refused")
-    return SlicedScan(refused=refused and RefusedFile(**refused), **report)
+    structures = tuple(report.pop("structures"))
+    refused = refused and RefusedFile(**refused)
+    return SlicedScan(refused=refused, structures=structures, **report)
 
 
 def _plan_path(folder: Path, index: int) -> Path:

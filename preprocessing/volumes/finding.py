@@ -1,14 +1,23 @@
 """Which scans a folder holds, and which mask belongs to which."""
 
+import dataclasses
+import hashlib
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from pydicom.dataset import Dataset
-from pydicom.uid import CTImageStorage, RTStructureSetStorage, SegmentationStorage
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+    RTStructureSetStorage,
+    SegmentationStorage,
+)
 
 from preprocessing.config import AUTO_PATTERN, TfrecordsConfig
 from preprocessing.errors import PreprocessingError
@@ -27,11 +36,17 @@ _TAGS = (
     "Modality",
     "ImageType",
     "PatientID",
+    "StudyInstanceUID",
     "SeriesInstanceUID",
     "ReferencedSeriesSequence",
     "ReferencedFrameOfReferenceSequence",
 )
 _MASK_CLASSES = (SegmentationStorage, RTStructureSetStorage)
+_CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
+_NUM_MARK_DIGITS = 8
+
+LONE_SERIES = "series"
+"""Name of a series that lies in the folder of scans itself, alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +60,13 @@ class FoundScan:
     """Its files, below the folder of scans."""
 
     patient_id: str = field(repr=False)
-    """As the header or the name tells it."""
+    """As the header or the name tells it; never to be shown or written."""
 
     series_id: str = field(repr=False)
-    """``SeriesInstanceUID``, or the name."""
+    """``SeriesInstanceUID``, or the name; never to be shown or written."""
+
+    study_id: str = field(default="", repr=False)
+    """``StudyInstanceUID``; never to be shown or written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +118,11 @@ class ScanPairing:
 
 
 def find_scans(
-    folder: Path, *, role: str, leave_out: Collection[Path] = (), is_deep: bool = True
+    folder: Path,
+    *,
+    role: str,
+    leave_out: Collection[Path] = (),
+    paths: Sequence[Path] | None = None,
 ) -> FoundScans:
     """Lists the series and NIfTI files of a folder and its subfolders.
 
@@ -108,7 +130,7 @@ def find_scans(
         folder: where to look.
         role: ``images`` or ``masks``, for the list of refused files.
         leave_out: subfolders that are not looked at.
-        is_deep: whether subfolders are looked at.
+        paths: files below it, if not all of them are wanted.
 
     Raises:
         PreprocessingError: if there is no such folder.
@@ -119,9 +141,7 @@ def find_scans(
     scans: list[FoundScan] = []
     skipped: list[str] = []
     refused: list[RefusedFile] = []
-    for file in find_volume_files(folder, leave_out=leave_out):
-        if "/" in file.path and not is_deep:
-            continue
+    for file in find_volume_files(folder, leave_out=leave_out, paths=paths):
         if file.is_nifti:
             name = nifti_stem(file.path)
             scans.append(FoundScan(name=name, paths=(file.path,), patient_id=name, series_id=name))
@@ -143,7 +163,12 @@ def find_scans(
             series.setdefault(str(header.get("SeriesInstanceUID", "")), []).append(
                 (file.path, header)
             )
-    scans += [_series(uid, files) for uid, files in series.items()]
+    folders = {uid: _folder(files) for uid, files in series.items()}
+    num_series = Counter(folders.values())
+    scans += [
+        _series(uid, files, folder=folders[uid], is_alone=num_series[folders[uid]] == 1)
+        for uid, files in series.items()
+    ]
     return FoundScans(
         scans=tuple(sorted(scans, key=lambda scan: scan.name)),
         masks=masks,
@@ -174,6 +199,7 @@ def pair_scans(config: TfrecordsConfig) -> ScanPairing:
     if apart:
         for uid, paths in masks.masks.items():
             by_series.setdefault(uid, []).extend((path, False) for path in paths)
+    _check_names(scans, label_maps, config=config)
     pairs: list[ScanPair] = []
     orphans: list[RefusedFile] = []
     refused = (*images.refused, *(masks.refused if apart else ()))
@@ -233,9 +259,43 @@ def _told_apart(
     return scans, label_maps
 
 
+def _check_names(
+    scans: Sequence[FoundScan], label_maps: Mapping[str, Sequence[str]], *, config: TfrecordsConfig
+) -> None:
+    """Looks whether names tell scans apart where names are what finds their masks.
+
+    Raises:
+        PreprocessingError: if two are of one name.
+    """
+    by_name: dict[str, list[FoundScan]] = {}
+    for scan in scans:
+        by_name.setdefault(unify(_cut(config.image_pattern, scan.name)), []).append(scan)
+    for name, alike in by_name.items():
+        is_by_name = name in label_maps or any(is_nifti(scan.paths[0]) for scan in alike)
+        if len(alike) > 1 and is_by_name:
+            first, second = (scan.paths[0] for scan in alike[:2])
+            raise PreprocessingError(
+                f"{config.images} holds scans that differ in nothing but ending, case or marks "
+                f"such as _ct: {first} and {second}; expected one scan of each name; rename or "
+                "remove one"
+            )
+
+
 def _with_patients(scans: Sequence[FoundScan], *, config: TfrecordsConfig) -> list[FoundScan]:
     """Reads the patients of NIfTI files from their names, where a pattern says how."""
+    nameless = [scan.name for scan in scans if not scan.patient_id]
+    if nameless:
+        logger.warning(
+            "%d series have no PatientID, such as %s; each study of theirs is taken for a patient",
+            len(nameless),
+            nameless[0],
+        )
+        scans = [
+            dataclasses.replace(scan, patient_id=scan.patient_id or scan.study_id) for scan in scans
+        ]
     names = [scan.name for scan in scans if is_nifti(scan.paths[0])]
+    if len(names) < len(scans) and config.patient_pattern != AUTO_PATTERN:
+        logger.warning("--patient-pattern is for NIfTI files; DICOM files say whose they are")
     if not names:
         return list(scans)
     if config.patient_pattern == AUTO_PATTERN:
@@ -247,12 +307,7 @@ def _with_patients(scans: Sequence[FoundScan], *, config: TfrecordsConfig) -> li
         return list(scans)
     patients = read_patients(names, pattern=config.patient_pattern).by_slice_id
     return [
-        FoundScan(
-            name=scan.name,
-            paths=scan.paths,
-            patient_id=patients.get(scan.name, scan.patient_id),
-            series_id=scan.series_id,
-        )
+        dataclasses.replace(scan, patient_id=patients.get(scan.name, scan.patient_id))
         for scan in scans
     ]
 
@@ -268,27 +323,36 @@ def _without_one_mask(scan: FoundScan, found: Sequence[str]) -> RefusedFile:
     return RefusedFile(file=f"images/{scan.name}", reason=reason)
 
 
-def _series(uid: str, files: Sequence[tuple[str, Dataset]]) -> FoundScan:
-    paths = sorted(path for path, _ in files)
-    folder = os.path.commonpath([str(PurePosixPath(path).parent) for path in paths])
+def _folder(files: Sequence[tuple[str, Dataset]]) -> str:
+    """Gives the folder that all files of a series share; empty for that of all scans."""
+    folder = os.path.commonpath([str(PurePosixPath(path).parent) for path, _ in files])
+    return "" if folder == "." else folder
+
+
+def _series(
+    uid: str, files: Sequence[tuple[str, Dataset]], *, folder: str, is_alone: bool
+) -> FoundScan:
+    # Series of one folder are told apart by a hash, which tells nothing of them.
+    mark = hashlib.sha256(uid.encode()).hexdigest()[:_NUM_MARK_DIGITS]
+    name = folder or LONE_SERIES
+    header = files[0][1]
     return FoundScan(
-        name=folder if folder not in ("", ".") else f"series {uid[-8:]}",
-        paths=tuple(paths),
-        patient_id=str(files[0][1].get("PatientID", "")) or uid,
+        name=name if is_alone else f"{name}_{mark}",
+        paths=tuple(sorted(path for path, _ in files)),
+        patient_id=str(header.get("PatientID") or ""),
         series_id=uid,
+        study_id=str(header.get("StudyInstanceUID") or uid),
     )
 
 
 def _why_no_slice(header: Dataset) -> str | None:
     """Tells why a DICOM file is left out without being missed, or gives None for a slice."""
-    if "LOCALIZER" in header.get("ImageType", ()):
+    if "LOCALIZER" in (header.get("ImageType") or ()):
         return "a scout image"
-    modality = str(header.get("Modality", ""))
-    if modality and modality != "CT":
-        return f"of modality {modality}, no CT,"
-    if header.get("SOPClassUID") != CTImageStorage and not modality:
-        return "no image"
-    return None
+    kind, modality = header.get("SOPClassUID"), str(header.get("Modality") or "")
+    if kind in _CT_CLASSES or (kind is None and modality == "CT"):
+        return None
+    return f"no CT slice ({getattr(kind, 'name', kind)})"
 
 
 def _referenced_series(header: Dataset) -> str:

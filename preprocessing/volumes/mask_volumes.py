@@ -1,7 +1,9 @@
 """Masks of a scan: NIfTI label maps, DICOM SEG and RTSTRUCT, brought to the grid of the scan."""
 
+import itertools
 import re
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import highdicom as hd
@@ -15,11 +17,34 @@ from skimage.draw import polygon
 from preprocessing.spec import IMAGE_SPEC, MASK_FILE_FOREGROUND
 from preprocessing.volumes.dicom_series import DAMAGED
 from preprocessing.volumes.nifti import is_nifti, read_label_map
-from preprocessing.volumes.scans import Scan, UnreadableScanError, to_canonical
+from preprocessing.volumes.scans import (
+    Scan,
+    UnreadableScanError,
+    raise_if_of_disk,
+    to_canonical,
+    upright,
+)
 
 _PLANAR = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+MAX_OFF_PIXEL = 0.1
+"""In pixels: a mask whose corners lie further from those of its scan is of another grid. Headers
+hold few digits, NIfTI's are of 32 bits."""
+
 _MAX_OFF_PLANE = 0.3
-"""In slices: an outline that lies further from every slice was not drawn on this scan."""
+"""In slices: what lies further from every slice was not drawn on this scan."""
+
+_NOT_THIS = "the scan; expected outlines that were drawn on this series; take that series"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanMask:
+    """The mask of a scan."""
+
+    voxels: npt.NDArray[np.uint8]
+    """[slices, rows, columns] in {0, 1}, voxel by voxel as ``Scan.hounsfield``."""
+
+    structures: tuple[str, ...]
+    """Names of the segments or structures that were taken; empty for a label map."""
 
 
 def read_scan_mask(
@@ -29,7 +54,7 @@ def read_scan_mask(
     source: str,
     structure: str,
     foreground: Collection[int] | None,
-) -> npt.NDArray[np.uint8]:
+) -> ScanMask:
     """Reads a mask of a scan.
 
     Args:
@@ -39,28 +64,28 @@ def read_scan_mask(
         structure: regular expression that finds the wanted segments or structures by their names.
         foreground: labels of a NIfTI file that are lung; None: it holds 0 and one other label.
 
-    Returns:
-        [slices, rows, columns] uint8 in {0, 1}, voxel by voxel as ``scan.hounsfield``.
-
     Raises:
         UnreadableScanError: if it cannot be read, has no such structure or lies on another grid.
+        OSError: if the disk does not give it.
     """
     if is_nifti(path.name):
         volume = _of_labels(read_label_map(path, source=source), foreground, source=source)
-        return _on_grid(volume, scan, source=source)
+        inside = np.zeros(scan.hounsfield.spatial_shape, np.bool_)
+        _add(inside, volume, scan, source=source)
+        return ScanMask(voxels=inside.view(np.uint8), structures=())
     try:
         header = pydicom.dcmread(path)
         if header.SOPClassUID == RTStructureSetStorage:
             return _of_outlines(header, scan, structure, source=source)
-        return _on_grid(_of_segments(header, structure, source=source), scan, source=source)
+        return _of_segments(header, scan, structure, source=source)
     except UnreadableScanError:
         raise
     except DAMAGED as error:
-        text = " ".join(str(error).split())[:200] or type(error).__name__
+        raise_if_of_disk(error)
         raise UnreadableScanError(
             source=source,
-            reason=f"cannot be read as SEG or RTSTRUCT ({text}); expected a whole file; copy or "
-            "export it again",
+            reason=f"cannot be read as SEG or RTSTRUCT ({type(error).__name__}); expected a whole "
+            "file; copy or export it again",
         ) from error
 
 
@@ -79,26 +104,56 @@ def _of_labels(volume: hd.Volume, foreground: Collection[int] | None, *, source:
     return volume.with_array(np.isin(labels, list(foreground)).astype(np.uint8))
 
 
-def _of_segments(header: Dataset, structure: str, *, source: str) -> hd.Volume:
-    segmentation = hd.seg.Segmentation.from_dataset(header, copy=False)
+def _of_segments(header: Dataset, scan: Scan, structure: str, *, source: str) -> ScanMask:
+    """Puts the frames of a SEG on the slices of a scan, each at its place."""
     names = {
-        number: segmentation.get_segment_description(number).segment_label
-        for number in segmentation.segment_numbers
+        int(each.SegmentNumber): str(each.get("SegmentLabel", ""))
+        for each in header.SegmentSequence
     }
     wanted = _wanted(names, structure, kind="segment", source=source)
-    # [slices, rows, columns, segments]; a fractional segmentation gives shares.
-    volume = segmentation.get_volume(segment_numbers=wanted)
-    inside = volume.array.astype(np.float32).max(axis=-1) >= 0.5
-    return hd.Volume(
-        array=inside.astype(np.uint8),
-        affine=volume.affine,
-        coordinate_system="PATIENT",
-    )
+    inside = np.zeros(scan.hounsfield.spatial_shape, np.bool_)
+    shared = header.SharedFunctionalGroupsSequence[0]
+    frames = header.pixel_array.reshape(-1, header.Rows, header.Columns)
+    is_label_map = header.SegmentationType == "LABELMAP"
+    least = 1
+    if header.SegmentationType == "FRACTIONAL":
+        least = -(-int(header.MaximumFractionalValue) // 2)
+    for frame, groups in zip(frames, header.PerFrameFunctionalGroupsSequence, strict=True):
+        if is_label_map:
+            pixels = np.isin(frame, wanted)
+        else:
+            number = _group("SegmentIdentificationSequence", groups, shared).ReferencedSegmentNumber
+            pixels = (frame >= least) & (int(number) in wanted)
+        if pixels.any():
+            _add(inside, _frame(pixels, groups, shared, scan), scan, source=source)
+    return ScanMask(voxels=inside.view(np.uint8), structures=_names(names, wanted))
 
 
-def _of_outlines(
-    header: Dataset, scan: Scan, structure: str, *, source: str
-) -> npt.NDArray[np.uint8]:
+def _frame(
+    pixels: npt.NDArray[np.bool_], groups: Dataset, shared: Dataset, scan: Scan
+) -> hd.Volume:
+    """Gives a frame as a volume of one slice, as thick as those of the scan."""
+    plane = _group("PlaneOrientationSequence", groups, shared)
+    orientation = np.asarray(plane.ImageOrientationPatient, np.float64).reshape(2, 3)
+    measures = _group("PixelMeasuresSequence", groups, shared)
+    rows_mm, columns_mm = (float(each) for each in measures.PixelSpacing)
+    affine = np.identity(4)
+    affine[:3, 0] = np.cross(*orientation) * scan.hounsfield.spacing[0]
+    affine[:3, 1] = orientation[1] * rows_mm
+    affine[:3, 2] = orientation[0] * columns_mm
+    place = _group("PlanePositionSequence", groups, shared)
+    affine[:3, 3] = np.asarray(place.ImagePositionPatient, np.float64)
+    affine = upright(affine, source=scan.source)
+    return hd.Volume(array=pixels[np.newaxis], affine=affine, coordinate_system="PATIENT")
+
+
+def _group(keyword: str, groups: Dataset, shared: Dataset) -> Dataset:
+    """Gives a group of attributes of a frame, or that of all frames."""
+    found: Dataset = (groups if keyword in groups else shared)[keyword].value[0]
+    return found
+
+
+def _of_outlines(header: Dataset, scan: Scan, structure: str, *, source: str) -> ScanMask:
     """Fills the outlines of an RTSTRUCT; one inside of another of its structure is a hole."""
     names = {
         int(each.ROINumber): str(each.get("ROIName", "")) for each in header.StructureSetROISequence
@@ -106,6 +161,7 @@ def _of_outlines(
     wanted = _wanted(names, structure, kind="structure", source=source)
     geometry = scan.hounsfield.get_geometry()
     mask = np.zeros(geometry.spatial_shape, np.bool_)
+    num_filled = 0
     for roi in header.ROIContourSequence:
         if int(roi.ReferencedROINumber) not in wanted:
             continue
@@ -113,8 +169,15 @@ def _of_outlines(
         for contour in roi.get("ContourSequence", ()):
             if str(contour.ContourGeometricType) in _PLANAR:
                 _fill(inside, contour, geometry, source=source)
+                num_filled += 1
         mask |= inside
-    return mask.astype(np.uint8)
+    if not num_filled:
+        raise UnreadableScanError(
+            source=source,
+            reason=f"has no closed outline of {', '.join(map(repr, _names(names, wanted)))}; "
+            "expected some; draw them, or name others with --structure",
+        )
+    return ScanMask(voxels=mask.view(np.uint8), structures=_names(names, wanted))
 
 
 def _fill(
@@ -138,9 +201,6 @@ def _fill(
     inside[index, rows, columns] ^= True
 
 
-_NOT_THIS = "the scan; expected outlines that were drawn on this series; take that series"
-
-
 def _wanted(names: dict[int, str], structure: str, *, kind: str, source: str) -> Sequence[int]:
     wanted = [number for number, name in names.items() if re.search(structure, name)]
     if not wanted:
@@ -152,18 +212,34 @@ def _wanted(names: dict[int, str], structure: str, *, kind: str, source: str) ->
     return wanted
 
 
-def _on_grid(volume: hd.Volume, scan: Scan, *, source: str) -> npt.NDArray[np.uint8]:
-    """Brings a mask to the grid of a scan without resampling."""
-    try:
-        matched = to_canonical(volume, source=source).match_geometry(scan.hounsfield)
-    except RuntimeError as error:
-        ours, theirs = scan.hounsfield, volume
+def _add(inside: npt.NDArray[np.bool_], volume: hd.Volume, scan: Scan, *, source: str) -> None:
+    """Adds a mask, or a slice of one, to the voxels of a scan, without resampling.
+
+    What reaches beyond the scan is cut off, and what it does not reach stays background.
+
+    Raises:
+        UnreadableScanError: if its voxels are not those of the scan.
+    """
+    turned, grid = to_canonical(volume, source=source), scan.hounsfield
+    corners = np.array(list(itertools.product(*((0, size - 1) for size in turned.spatial_shape))))
+    places = grid.map_reference_to_indices(turned.map_indices_to_reference(corners))
+    start = np.rint(places[0]).astype(int)
+    limits = np.array([_MAX_OFF_PLANE, MAX_OFF_PIXEL, MAX_OFF_PIXEL])
+    if (np.abs(places - (corners + start)) > limits).any():
         raise UnreadableScanError(
             source=source,
-            reason=f"lies on another grid ({_grid(theirs)}) than its scan ({_grid(ours)}); "
+            reason=f"lies on another grid ({_grid(turned)}) than its scan ({_grid(grid)}); "
             "expected equal voxels; resample the mask to the scan, to its nearest voxels",
-        ) from error
-    return matched.array.astype(np.uint8)
+        )
+    ours, theirs = [], []
+    for at, size, whole in zip(start, turned.spatial_shape, grid.spatial_shape, strict=True):
+        ours.append(slice(max(at, 0), max(min(at + size, whole), 0)))
+        theirs.append(slice(max(-at, 0), max(min(size, whole - at), 0)))
+    inside[tuple(ours)] |= turned.array[tuple(theirs)] > 0
+
+
+def _names(names: dict[int, str], wanted: Sequence[int]) -> tuple[str, ...]:
+    return tuple(sorted(names[number] for number in wanted))
 
 
 def _grid(volume: hd.Volume) -> str:

@@ -1,6 +1,7 @@
 """NIfTI files -> volumes, and volumes -> NIfTI files."""
 
 import gzip
+import struct
 import zlib
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,13 @@ import numpy.typing as npt
 
 from preprocessing.publish import write_bytes
 from preprocessing.spec import NIFTI_SUFFIXES
-from preprocessing.volumes.scans import Scan, UnreadableScanError, check_affine, to_canonical
+from preprocessing.volumes.scans import (
+    Scan,
+    UnreadableScanError,
+    raise_if_of_disk,
+    to_canonical,
+    upright,
+)
 
 _MILLIMETERS = ("mm", "unknown")
 _DAMAGED = (
@@ -22,6 +29,10 @@ _DAMAGED = (
     OSError,
     EOFError,
     ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    struct.error,
     zlib.error,
 )
 
@@ -36,18 +47,18 @@ def nifti_stem(path: str) -> str:
     return path[: -len(".nii.gz")] if path.lower().endswith(".nii.gz") else path[: -len(".nii")]
 
 
-def read_nifti_scan(path: Path, *, source: str, patient_id: str = "") -> Scan:
+def read_nifti_scan(path: Path, *, source: str) -> Scan:
     """Reads a CT.
 
     Args:
         path: a NIfTI file whose values are Hounsfield units.
         source: its name, for messages.
-        patient_id: whose it is; empty: the name of the file stands for that.
 
     Raises:
-        UnreadableScanError: if it cannot be read or used.
+        UnreadableScanError: if it cannot be used.
+        OSError: if the disk does not give it.
     """
-    volume = _read(path, source=source)
+    volume, affine = _read(path, source=source)
     values = volume.array
     if values.dtype != np.int16:
         if not np.isfinite(values).all():
@@ -58,13 +69,11 @@ def read_nifti_scan(path: Path, *, source: str, patient_id: str = "") -> Scan:
             )
         limits = np.iinfo(np.int16)
         volume = volume.with_array(np.rint(values).clip(limits.min, limits.max).astype(np.int16))
-    stem = nifti_stem(path.name)
     return Scan(
         source=source,
-        patient_id=patient_id or stem,
-        series_id=nifti_stem(source),
         hounsfield=to_canonical(volume, source=source),
         file_geometry=volume.get_geometry(),
+        file_affine=affine,
     )
 
 
@@ -76,39 +85,53 @@ def read_label_map(path: Path, *, source: str) -> hd.Volume:
         source: its name, for messages.
 
     Returns:
-        Labels as int64, on the grid of the file.
+        Whole numbers of any type, on the grid of the file.
 
     Raises:
-        UnreadableScanError: if it cannot be read or used.
+        UnreadableScanError: if it cannot be used.
+        OSError: if the disk does not give it.
     """
-    volume = _read(path, source=source)
+    volume, _ = _read(path, source=source)
+    if volume.array.dtype.kind in "iu":
+        return volume
     labels = np.rint(volume.array)
-    if not (np.isfinite(volume.array).all() and (labels == volume.array).all()):
+    if not (labels == volume.array).all():
         raise UnreadableScanError(
             source=source,
             reason="has values that are no whole numbers; expected labels; export it again without "
             "smoothing, or as a label map",
         )
-    return volume.with_array(labels.astype(np.int64))
+    return volume.with_array(labels.astype(np.int32))
 
 
-def write_nifti(path: Path, volume: hd.Volume) -> None:
-    """Writes a volume, with its affine, whole or not at all.
+def write_nifti(
+    path: Path, volume: hd.Volume, *, affine: npt.NDArray[np.float64] | None = None
+) -> None:
+    """Writes a volume, whole or not at all.
+
+    Args:
+        path: of the file.
+        volume: what it holds.
+        affine: of the file that it belongs to; None: that of the volume.
 
     Raises:
         OSError: if the file cannot be written.
     """
     image = volume.to_nibabel()
+    if affine is not None:
+        image = nib.nifti1.Nifti1Image(image.dataobj, affine, image.header)
     image.header.set_xyzt_units("mm")
     content = image.to_bytes()
     # Without the time: equal volumes give equal files.
     write_bytes(path, gzip.compress(content, 6, mtime=0) if path.suffix == ".gz" else content)
 
 
-def _read(path: Path, *, source: str) -> hd.Volume:
+def _read(path: Path, *, source: str) -> tuple[hd.Volume, npt.NDArray[np.float64]]:
+    """Reads a file, and gives its affine too."""
     try:
         image: Any = nib.nifti1.Nifti1Image.from_filename(path)
     except _DAMAGED as error:
+        raise_if_of_disk(error)
         raise UnreadableScanError(
             source=source,
             reason=f"cannot be read as NIfTI ({_first_line(error)}); expected a whole .nii or "
@@ -121,6 +144,7 @@ def _read(path: Path, *, source: str) -> hd.Volume:
             reason="does not tell how it lies in the patient (sform and qform are 0), so left and "
             "right are unknown; expected a NIfTI with an affine; convert it again from DICOM",
         )
+    _check_forms(header, image.shape, source=source)
     unit = header.get_xyzt_units()[0]
     if unit not in _MILLIMETERS:
         raise UnreadableScanError(
@@ -135,13 +159,30 @@ def _read(path: Path, *, source: str) -> hd.Volume:
             reason=f"has the shape {list(image.shape)}; expected one volume of three axes; split "
             "it into volumes",
         )
-    check_affine(affine, source=source)
-    return hd.Volume(
+    volume = hd.Volume(
         array=_values(image, source=source).reshape(shape),
-        affine=affine,
+        affine=upright(affine, source=source),
         coordinate_system="PATIENT",
         from_reference_convention="RAS",
     )
+    return volume, affine
+
+
+def _check_forms(header: Any, shape: tuple[int, ...], *, source: str) -> None:
+    """Looks whether the two places of a header that tell how it lies agree."""
+    if header["qform_code"] == 0 or header["sform_code"] == 0:
+        return
+    corner = np.array([*(size - 1 for size in shape[:3]), 1.0])[:4]
+    apart_mm = max(
+        float(np.linalg.norm(((header.get_sform() - header.get_qform()) @ place)[:3]))
+        for place in (np.array([0, 0, 0, 1.0]), corner)
+    )
+    if apart_mm > 0.5 * float(min(header.get_zooms()[:3])):
+        raise UnreadableScanError(
+            source=source,
+            reason=f"tells two ways in which it lies, {apart_mm:.1f} mm apart (sform and qform), "
+            "and viewers differ in which they take; expected one; convert it again from DICOM",
+        )
 
 
 def _values(image: Any, *, source: str) -> npt.NDArray[Any]:
@@ -160,6 +201,7 @@ def _values(image: Any, *, source: str) -> npt.NDArray[Any]:
     except _DAMAGED as error:
         if isinstance(error, UnreadableScanError):
             raise
+        raise_if_of_disk(error)
         raise UnreadableScanError(
             source=source,
             reason=f"is damaged ({_first_line(error)}); expected a whole file; copy or export it "

@@ -4,7 +4,7 @@ This is a contract: ``serving`` reads scans with it too.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import highdicom as hd
 import numpy as np
@@ -46,18 +46,15 @@ class Scan:
     source: str
     """File or folder that it is from, for messages."""
 
-    patient_id: str = field(repr=False)
-    """As the header tells it, or the file's name; never to be shown or written."""
-
-    series_id: str = field(repr=False)
-    """``SeriesInstanceUID``, or the file's name; never to be shown or written."""
-
     hounsfield: hd.Volume
     """[slices, rows, columns] int16 in Hounsfield units, in `CANONICAL_ORIENTATION`."""
 
     file_geometry: hd.VolumeGeometry
-    """The grid as the files have it; ``mask_volume.match_geometry(scan.file_geometry)`` brings a
-    mask back to it, voxel by voxel."""
+    """The grid as the files have it; ``scan.hounsfield.with_array(mask)`` is brought back to it by
+    ``match_geometry(scan.file_geometry)``, voxel by voxel."""
+
+    file_affine: npt.NDArray[np.float64] | None = None
+    """Of a NIfTI file: its own affine, to the last digit."""
 
 
 def to_canonical(volume: hd.Volume, *, source: str) -> hd.Volume:
@@ -90,12 +87,15 @@ def to_canonical(volume: hd.Volume, *, source: str) -> hd.Volume:
     return turned
 
 
-def check_affine(affine: npt.NDArray[np.float64], *, source: str) -> None:
-    """Looks whether voxels are boxes that fill space.
+def upright(affine: npt.NDArray[np.float64], *, source: str) -> npt.NDArray[np.float64]:
+    """Gives an affine of right angles, which headers with few digits miss by a little.
 
     Args:
         affine: [4, 4], from indices to millimeters.
         source: where it is from, for messages.
+
+    Returns:
+        The nearest one with axes at right angles; steps and origin stay.
 
     Raises:
         UnreadableScanError: if not, as with a tilted gantry.
@@ -117,6 +117,21 @@ def check_affine(affine: npt.NDArray[np.float64], *, source: str) -> None:
             f"{math.degrees(math.asin(min(1.0, shear))):.1f}° (a tilted gantry, or a sheared "
             "affine); expected slices that stand upright on each other; resample it",
         )
+    # The rotation that is nearest to the three directions.
+    left, _, right = np.linalg.svd(steps / lengths)
+    turned = affine.copy()
+    turned[:3, :3] = left @ right * lengths
+    return turned
+
+
+def raise_if_of_disk(error: BaseException) -> None:
+    """Raises an error of the disk again: it tells nothing of the file, and may pass.
+
+    Raises:
+        OSError: if the error is one that the system numbers.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error
 
 
 def doubt(hounsfield: npt.NDArray[np.int16]) -> str:

@@ -3,7 +3,7 @@
 import dataclasses
 import gzip
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocessing.images.reading import UnreadableImageError, decode_slice
-from preprocessing.volumes.finding import find_scans
-from preprocessing.volumes.nifti import is_nifti, nifti_stem
-from preprocessing.volumes.scans import Scan, UnreadableScanError
+from preprocessing.volumes.finding import LONE_SERIES, find_scans
+from preprocessing.volumes.nifti import is_nifti
+from preprocessing.volumes.scans import UnreadableScanError
 from serving.bulk import storage
 from serving.bulk.planning import SLICES, ShardPlan
 from serving.config import BulkConfig
@@ -24,6 +24,10 @@ from serving.volumes.scan_results import RESULT_FILENAME, write_result
 from trainer.postprocessing import clean_mask
 
 SCANS_FOLDER = "scans"
+_ROOT = "_root"
+"""Name of the series that lie in the input itself."""
+SHARD_FACT = "shard"
+"""Key in ``result.json`` of a scan: the shard that its files belong to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +40,8 @@ class Item:
     gray_values: npt.NDArray[np.uint8]
     """[slices, height, width]; one slice of a picture."""
 
-    scan: Scan | None = None
+    read: job.ReadScan | None = None
     """The scan, if it is one."""
-
-    headers: Sequence[Any] = ()
-    """Of the files of a DICOM series."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,10 +143,9 @@ def write_chunk(answers: Answers, *, config: BulkConfig, plans: str) -> str:
     return chunk.plan.name
 
 
-def read_header(content: bytes) -> Mapping[str, Any]:
-    """Reads the first line of a shard: ``num_results``, ``refused`` and ``left_out``."""
-    header: Mapping[str, Any] = json.loads(gzip.decompress(content).partition(b"\n")[0])
-    return header
+def read_shard(content: bytes) -> list[dict[str, Any]]:
+    """Reads a shard: a header with ``num_results``, ``refused`` and ``left_out``, and its lines."""
+    return [json.loads(line) for line in gzip.decompress(content).splitlines()]
 
 
 def _read_slices(plan: ShardPlan, config: BulkConfig) -> Chunk:
@@ -166,32 +166,39 @@ def _read_scans(plan: ShardPlan, config: BulkConfig) -> Chunk:
     refused: list[Refused] = []
     left_out: list[str] = []
     with storage.local_copies(config.inputs, plan.paths) as copies:
-        first = copies[plan.paths[0]]
         folder = PurePosixPath(plan.paths[0]).parent
         if is_nifti(plan.paths[0]):
-            scans = [job.nifti_scan(first, name=nifti_stem(plan.paths[0]))]
+            # With its ending: a series may lie in a folder of the same name.
+            scans = [job.nifti_scan(copies[plan.paths[0]], name=plan.paths[0], shown=str(folder))]
         else:
-            listed = find_scans(first.parent, role="images", is_deep=False)
+            here = copies[plan.paths[0]].parent
+            listed = find_scans(here, role="images", paths=list(copies.values()))
             refused += [
                 Refused(file=str(folder / each.file.partition("/")[2]), reason=each.reason)
                 for each in listed.refused
             ]
             left_out = [str(folder / path.partition("/")[2]) for path in listed.skipped]
-            root = PurePosixPath(config.inputs.rstrip("/")).name
-            name = root if str(folder) == "." else str(folder)
             scans = [
-                job.ScanFiles(found=each, folder=first.parent, name=name, shown=str(folder))
+                job.ScanFiles(
+                    found=each, folder=here, name=_name(folder, each.name), shown=str(folder)
+                )
                 for each in listed.scans
             ]
-        for files in job.with_names_apart(scans):
+        for files in scans:
             try:
-                scan, headers = job.read_scan(files)
+                read = job.read_scan(files)
             except UnreadableScanError as error:
                 refused.append(Refused(file=files.name, reason=error.reason))
                 continue
-            gray_values = config.hu_window.gray_values(scan.hounsfield.array)
-            items.append(Item(name=files.name, gray_values=gray_values, scan=scan, headers=headers))
+            gray_values = config.hu_window.gray_values(read.scan.hounsfield.array)
+            items.append(Item(name=files.name, gray_values=gray_values, read=read))
     return Chunk(plan=plan, items=items, refused=refused, left_out=left_out)
+
+
+def _name(folder: PurePosixPath, name: str) -> str:
+    """Gives the folder of results of a series: that of its files, or one below for several."""
+    place = _ROOT if str(folder) == "." else str(folder)
+    return place if name == LONE_SERIES else f"{place}/{name}"
 
 
 def _results(answers: Answers, config: BulkConfig) -> tuple[list[dict[str, Any]], list[Refused]]:
@@ -208,34 +215,33 @@ def _results(answers: Answers, config: BulkConfig) -> tuple[list[dict[str, Any]]
                 [clean_mask(*pair) for pair in zip(mask, item.gray_values, strict=True)]
             )
         version = answer.model_version
-        if item.scan is None:
+        if item.read is None:
             run_lengths = json.loads(rle_of_mask(mask[0]))
             lines.append({"file": item.name, **run_lengths, "model_version": version})
         else:
-            lines.append(_write_scan(item, item.scan, mask, version, config))
+            plan = answers.chunk.plan
+            lines.append(_write_scan(item, item.read, mask, version, plan, config))
     return lines, refused
 
 
 def _write_scan(
     item: Item,
-    scan: Scan,
+    read: job.ReadScan,
     mask: npt.NDArray[np.uint8],
     model_version: int | None,
+    plan: ShardPlan,
     config: BulkConfig,
 ) -> dict[str, Any]:
     address = storage.join(config.out, f"{SCANS_FOLDER}/{item.name}")
-    with storage.local_folder(address) as folder:
-        lungs = job.write_volumes(
-            scan,
-            item.headers,
+    with storage.local_folder(address, last=RESULT_FILENAME) as folder:
+        result = job.write_volumes(
+            read,
             item.gray_values,
             mask,
             out=folder,
+            name=item.name,
             config=config,
             model_version=model_version,
         )
-        result = job.describe(
-            scan, lungs, name=item.name, num_slices=len(mask), model_version=model_version
-        )
-        write_result(folder / RESULT_FILENAME, result, facts={})
+        write_result(folder / RESULT_FILENAME, result, facts={SHARD_FACT: plan.name})
     return dataclasses.asdict(result)

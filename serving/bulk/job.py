@@ -11,15 +11,27 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 from apache_beam.ml.inference.base import RunInference
 
 from preprocessing.engines import beam_options, run_to_end
 from serving.bulk import storage
-from serving.bulk.chunks import Refused, read_chunk, read_header, write_chunk
+from serving.bulk.chunks import (
+    SCANS_FOLDER,
+    SHARD_FACT,
+    Refused,
+    read_chunk,
+    read_shard,
+    write_chunk,
+)
 from serving.bulk.inference import make_handler
-from serving.bulk.planning import SHARD_SUFFIX, ShardPlan, plan_shards
+from serving.bulk.planning import SCANS, ShardPlan, plan_shards
+from serving.bulk.storage import StoredFile
+from serving.client import SegmentationClient
 from serving.config import BulkConfig
+from serving.endpoint import Endpoint
 from serving.errors import InputError, JobFailedError
+from serving.volumes.scan_results import RESULT_FILENAME
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +74,7 @@ def run(config: BulkConfig) -> BulkSummary:
 
     Raises:
         InputError: if there is nothing to segment, or no model.
+        CallError: one of its kinds, if the server does not answer at the start.
         JobFailedError: if a shard has no results; those of all others are there.
         PreprocessingError: if the engine's options cannot work.
         EngineError: if the engine fails.
@@ -70,26 +83,33 @@ def run(config: BulkConfig) -> BulkSummary:
     started = time.monotonic()
     options = beam_options(config)
     config = dataclasses.replace(config, model=find_version(config.model))
-    files = storage.list_files(config.inputs)
     settings = _settings(config)
+    files = _without_results(storage.list_files(config.inputs), config)
     plans, left_out = plan_shards(
         files,
         read=config.read,
         slices_per_shard=config.slices_per_shard,
         settings=settings,
+        is_dicom=lambda file: storage.begins_like_dicom(storage.join(config.inputs, file.path)),
     )
-    finished = _finished(config)
-    to_do = [plan for plan in plans if plan.filename not in finished or not config.resume]
+    finished = _finished(config, plans) if config.resume else set()
+    to_do = [plan for plan in plans if plan.name not in finished]
     logger.info(
         "%d files in %d shards, %d of them finished earlier; %s",
         len(files) - len(left_out),
         len(plans),
-        len(plans) - len(to_do),
+        len(finished),
         f"model {config.model}" if config.model else f"server {config.target}",
     )
     if to_do:
+        storage.remove([storage.join(config.out, plan.filename) for plan in to_do])
         _segment(config, to_do, beam.Pipeline(options=options))
     shards, refused, no_scans = _collect(config, plans)
+    if not refused and not any(shard["num_results"] for shard in shards):
+        raise InputError(
+            f"{config.inputs} holds no slice and no CT; the {len(no_scans)} files that were looked "
+            f"into are something else, such as {no_scans[0]}"
+        )
     manifest = {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
@@ -108,6 +128,15 @@ def run(config: BulkConfig) -> BulkSummary:
         num_finished_before=len(plans) - len(to_do),
         seconds=time.monotonic() - started,
     )
+
+
+def _without_results(files: list[StoredFile], config: BulkConfig) -> list[StoredFile]:
+    """Leaves out what an earlier run into a folder below the input has written."""
+    inputs, out = config.inputs.rstrip("/"), config.out.rstrip("/")
+    if storage.is_local(inputs) and storage.is_local(out):
+        inputs, out = str(Path(inputs).resolve()), str(Path(out).resolve())
+    below = f"{out}/".removeprefix(f"{inputs}/")
+    return [file for file in files if not file.path.startswith(below)]
 
 
 def find_version(model: str | None) -> str | None:
@@ -150,15 +179,35 @@ def _segment(config: BulkConfig, plans: Sequence[ShardPlan], pipeline: beam.Pipe
     )
     is_local = storage.is_local(config.out)
     report = Path(f"{config.out.rstrip('/')}.engine.txt" if is_local else "bulk.engine.txt")
-    run_to_end(pipeline, runner=config.runner, report=report)
+    run_to_end(
+        pipeline,
+        runner=config.runner,
+        report=report,
+        outcome="shards that are finished stay",
+    )
 
 
-def _finished(config: BulkConfig) -> set[str]:
-    """Gives the names of the shards that are there."""
+def _finished(config: BulkConfig, plans: Sequence[ShardPlan]) -> set[str]:
+    """Gives the names of the shards that are there, with all files of their scans."""
     if storage.is_local(config.out) and not Path(config.out).is_dir():
         return set()
-    files = storage.list_files(config.out)
-    return {file.path for file in files if file.path.endswith(SHARD_SUFFIX)}
+    there = {file.path for file in storage.list_files(config.out)}
+    finished = {plan.name for plan in plans if plan.filename in there}
+    for plan in plans:
+        if plan.kind == SCANS and plan.name in finished:
+            _, *lines = read_shard(storage.read(storage.join(config.out, plan.filename)))
+            if not all(_is_of(plan, line["name"], config) for line in lines):
+                finished.remove(plan.name)
+    return finished
+
+
+def _is_of(plan: ShardPlan, name: str, config: BulkConfig) -> bool:
+    """Tells whether the files of a scan are those of a shard, and not of another one since."""
+    address = storage.join(config.out, f"{SCANS_FOLDER}/{name}/{RESULT_FILENAME}")
+    try:
+        return bool(json.loads(storage.read(address))[SHARD_FACT] == plan.name)
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def _collect(
@@ -174,13 +223,13 @@ def _collect(
     refused: list[Refused] = []
     left_out: list[str] = []
     failures: list[str] = []
-    there = _finished(config)
+    there = {file.path for file in storage.list_files(config.out)}
     for plan in plans:
         if plan.filename not in there:
             failures.append(_failure(folder, plan))
             continue
         content = storage.read(storage.join(config.out, plan.filename))
-        header = read_header(content)
+        header, *_ = read_shard(content)
         refused += [Refused(**entry) for entry in header["refused"]]
         left_out += header["left_out"]
         shards.append(
@@ -223,8 +272,11 @@ def _settings(config: BulkConfig) -> dict[str, Any]:
     settings = {name: getattr(config, name) for name in _RESULTS_DEPEND_ON}
     if config.model:
         return {**settings, "model_sha256": _model_sha256(Path(config.model))}
-    names = ("target", "model_name", "model_version", "model_label")
-    return {**settings, **{name: getattr(config, name) for name in names}}
+    # A server may have a newer version than at the last run: which one, it tells with an answer.
+    with SegmentationClient(Endpoint.of(config)) as client:
+        client.predict(np.zeros((32, 32), np.uint8))
+        version = client.answered_version
+    return {**settings, "model_name": config.model_name, "model_version": version}
 
 
 def _model_sha256(folder: Path) -> str:

@@ -3,19 +3,18 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from preprocessing.images.reading import IMAGE_SUFFIXES
-from preprocessing.spec import NIFTI_SUFFIXES, READ_AUTO, READ_VOLUMES
+from preprocessing.spec import DICOM_SUFFIXES, NIFTI_SUFFIXES, READ_AUTO, READ_VOLUMES
 from serving.bulk.storage import StoredFile
 from serving.errors import InputError
 
 SLICES, SCANS = "slices", "scans"
 SHARD_SUFFIX = ".jsonl.gz"
-_DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _NUM_DIGITS = 16
 
 
@@ -50,7 +49,12 @@ class ShardPlan:
 
 
 def plan_shards(
-    files: Sequence[StoredFile], *, read: str, slices_per_shard: int, settings: Mapping[str, Any]
+    files: Sequence[StoredFile],
+    *,
+    read: str,
+    slices_per_shard: int,
+    settings: Mapping[str, Any],
+    is_dicom: Callable[[StoredFile], bool],
 ) -> tuple[list[ShardPlan], list[str]]:
     """Plans the shards of an input.
 
@@ -60,26 +64,35 @@ def plan_shards(
         slices_per_shard: of slices; a shard of scans has the scans of one folder, or one NIfTI
             volume.
         settings: on which results depend; plain JSON.
+        is_dicom: looks into a file whose name does not tell.
 
     Returns:
         The shards, and the paths of files that are left out.
 
     Raises:
         InputError: if there is nothing to segment, or both kinds and ``read`` does not tell.
+        OSError: if a file cannot be looked into.
     """
-    images = [file for file in files if _has_suffix(file, IMAGE_SUFFIXES)]
-    volumes = [file for file in files if _has_suffix(file, NIFTI_SUFFIXES + _DICOM_SUFFIXES)]
-    known = {file.path for file in (*images, *volumes)}
-    others = [file for file in files if file.path not in known]
+    images, niftis, dicoms, others = [], [], [], []
+    for file in files:
+        if _has_suffix(file, IMAGE_SUFFIXES):
+            images.append(file)
+        elif _has_suffix(file, NIFTI_SUFFIXES):
+            niftis.append(file)
+        elif _has_suffix(file, DICOM_SUFFIXES) or is_dicom(file):
+            dicoms.append(file)
+        else:
+            others.append(file)
+    volumes = [*niftis, *dicoms]
     if read == READ_AUTO and images and volumes:
         raise InputError(
             f"the input holds both, {len(volumes)} DICOM or NIfTI files (such as "
             f"{volumes[0].path}) and {len(images)} images (such as {images[0].path}); say --read "
             "volumes or --read slices"
         )
-    if read == READ_VOLUMES or (read == READ_AUTO and not images):
-        # DICOM files often have no suffix: the worker looks into all that are no images.
-        kind, groups, left_out = SCANS, _scans([*volumes, *others]), images
+    if read == READ_VOLUMES or (read == READ_AUTO and volumes):
+        kind, left_out = SCANS, [*images, *others]
+        groups = [[file] for file in niftis] + _by_folder(dicoms)
     else:
         starts = range(0, len(images), slices_per_shard)
         groups = [images[start : start + slices_per_shard] for start in starts]
@@ -93,15 +106,11 @@ def plan_shards(
     return plans, sorted(file.path for file in left_out)
 
 
-def _scans(files: Sequence[StoredFile]) -> list[list[StoredFile]]:
-    """Gives each NIfTI volume alone, and the other files by their folders."""
+def _by_folder(files: Sequence[StoredFile]) -> list[list[StoredFile]]:
     groups: dict[str, list[StoredFile]] = {}
     for file in files:
-        is_nifti = _has_suffix(file, NIFTI_SUFFIXES)
-        groups.setdefault(
-            file.path if is_nifti else f"{PurePosixPath(file.path).parent}/", []
-        ).append(file)
-    return [groups[key] for key in sorted(groups)]
+        groups.setdefault(str(PurePosixPath(file.path).parent), []).append(file)
+    return [groups[folder] for folder in sorted(groups)]
 
 
 def _plan(kind: str, group: Sequence[StoredFile], settings: Mapping[str, Any]) -> ShardPlan:

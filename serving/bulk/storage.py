@@ -10,7 +10,9 @@ from pathlib import Path
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
+from preprocessing.finding import walk_files
 from preprocessing.publish import write_bytes
+from preprocessing.spec import DICOM_MAGIC, DICOM_MAGIC_OFFSET
 from serving.errors import InputError
 
 
@@ -44,11 +46,22 @@ def list_files(root: str) -> list[StoredFile]:
     Raises:
         InputError: if it cannot be listed.
     """
+    if is_local(root):
+        return _list_local(Path(root))
     prefix = root.rstrip("/") + "/"
+    if any(character in root for character in "*?["):
+        raise InputError(
+            f"{root} holds a character that Beam reads as a pattern; expected a name without *, ? "
+            "and ["
+        )
     try:
         (match,) = FileSystems.match([f"{prefix}**"])
     except (BeamIOError, ValueError, OSError) as error:
-        raise InputError(f"{root} cannot be listed: {error}; {_hint(root)}") from error
+        scheme = FileSystems.get_scheme(root)
+        raise InputError(
+            f"{root} cannot be listed: {error}; for {scheme}:// Beam needs its extra, such as "
+            "apache-beam[gcp] or apache-beam[aws]"
+        ) from error
     files = [
         StoredFile(
             path=each.path.removeprefix(prefix),
@@ -59,6 +72,29 @@ def list_files(root: str) -> list[StoredFile]:
     ]
     visible = [file for file in files if not any(p.startswith(".") for p in file.path.split("/"))]
     return sorted(visible, key=lambda file: file.path)
+
+
+def _list_local(root: Path) -> list[StoredFile]:
+    if not root.is_dir():
+        found = "is a file" if root.exists() else "does not exist"
+        raise InputError(f"{root} {found}; expected a folder")
+    files = []
+    for path in walk_files(root, leave_out=()):
+        if path.is_file():
+            status = path.stat()
+            name = path.relative_to(root).as_posix()
+            files.append(StoredFile(path=name, num_bytes=status.st_size, changed_s=status.st_mtime))
+    return sorted(files, key=lambda file: file.path)
+
+
+def begins_like_dicom(address: str) -> bool:
+    """Tells from its first bytes whether a file is a DICOM file.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    with FileSystems.open(address, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        return bytes(file.read(DICOM_MAGIC_OFFSET + len(DICOM_MAGIC))).endswith(DICOM_MAGIC)
 
 
 def read(address: str) -> bytes:
@@ -95,7 +131,10 @@ def remove(addresses: Sequence[str]) -> None:
     Raises:
         OSError: if one cannot be removed.
     """
-    there = [address for address in addresses if FileSystems.exists(address)]
+    for address in filter(is_local, addresses):
+        Path(address).unlink(missing_ok=True)
+    remote = [address for address in addresses if not is_local(address)]
+    there = [address for address in remote if FileSystems.exists(address)]
     if there:
         FileSystems.delete(there)
 
@@ -119,25 +158,22 @@ def local_copies(root: str, paths: Sequence[str]) -> Iterator[Mapping[str, Path]
 
 
 @contextmanager
-def local_folder(address: str) -> Iterator[Path]:
+def local_folder(address: str, *, last: str) -> Iterator[Path]:
     """Gives a folder of this machine to fill; what a bucket is to hold goes there at the end.
+
+    Args:
+        address: of the folder.
+        last: name of the file that says that all others are there; an older one goes first.
 
     Raises:
         OSError: if it cannot be written.
     """
+    remove([join(address, last)])
     if is_local(address):
         yield Path(address)
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         yield folder
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                publish(join(address, path.relative_to(folder).as_posix()), path.read_bytes())
-
-
-def _hint(root: str) -> str:
-    scheme = FileSystems.get_scheme(root)
-    if scheme is None:
-        return "expected a folder"
-    return f"for {scheme}:// Beam needs its extra, such as apache-beam[gcp] or apache-beam[aws]"
+        for path in sorted(folder.iterdir(), key=lambda path: (path.name == last, path.name)):
+            publish(join(address, path.name), path.read_bytes())

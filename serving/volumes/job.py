@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 
 from preprocessing.publish import whole_file, write_bytes
 from preprocessing.volumes.dicom_series import read_series
-from preprocessing.volumes.finding import FoundScan, find_scans
+from preprocessing.volumes.finding import LONE_SERIES, FoundScan, find_scans
 from preprocessing.volumes.nifti import is_nifti, nifti_stem, read_nifti_scan, write_nifti
 from preprocessing.volumes.scans import Scan, UnreadableScanError, doubt
 from serving.client import SegmentationClient, mask_of_pixels
@@ -122,34 +122,56 @@ def run(
     results = [ScanResult(name="", error=line) for line in unreadable]
     num_before = 0
     stopped = ""
-    try:
-        with SegmentationClient(Endpoint.of(config)) as client:
-            for index, scan in enumerate(scans):
-                facts = _facts(scan, config)
-                earlier = _earlier(scan, config, facts)
-                if earlier:
-                    num_before += 1
-                    results.append(earlier)
-                    continue
-                try:
-                    result = segment_scan(
-                        scan, client=client, config=config, facts=facts, progress=progress
-                    )
-                except (UnreadableScanError, CallError) as error:
-                    if isinstance(error, _CONCERNS_EVERY_SCAN):
-                        stopped = f"stopped with {len(scans) - index} scans left: {error}"
-                        break
-                    line = str(error) if isinstance(error, UnreadableScanError) else ""
-                    result = ScanResult(name=scan.name, error=line or f"{scan.name}: {error}")
-                    on_failure(result.error)
+    with SegmentationClient(Endpoint.of(config)) as client:
+        for index, scan in enumerate(scans):
+            try:
+                result, is_earlier = _result_of(scan, client, config, progress)
+            except _CONCERNS_EVERY_SCAN as error:
+                stopped = f"stopped with {len(scans) - index} scans left: {error}"
+                break
+            except (UnreadableScanError, CallError) as error:
+                line = str(error) if isinstance(error, UnreadableScanError) else ""
+                result = ScanResult(name=scan.name, error=line or f"{scan.name}: {error}")
+                is_earlier = False
+                on_failure(result.error)
+            if not is_earlier:
                 for warning in result.warnings:
                     logger.warning("%s: %s", scan.name, warning)
-                results.append(result)
-        if results:
+            num_before += is_earlier
+            results.append(result)
+    if results:
+        try:
             write_table(config.out, results)
-    except OSError as error:
-        raise InputError(f"{config.out} cannot be written: {error}; give another --out") from error
+        except OSError as error:
+            raise _cannot_write(config, error) from error
     return ScanSummary(results=results, num_finished_before=num_before, stopped=stopped)
+
+
+def _result_of(
+    scan: ScanFiles, client: SegmentationClient, config: PredictConfig, progress: Progress
+) -> tuple[ScanResult, bool]:
+    """Gives what an earlier run made of a scan, and else makes it; tells which."""
+    try:
+        facts = _facts(scan, config)
+        earlier = _earlier(scan, config, facts)
+        if earlier:
+            return earlier, True
+        read = read_scan(scan)
+    except OSError as error:
+        raise UnreadableScanError(
+            source=scan.name,
+            reason=f"cannot be read now: {error}; run again when it can be",
+        ) from error
+    try:
+        return segment_scan(
+            scan, read, client=client, config=config, facts=facts, progress=progress
+        ), False
+    except OSError as error:
+        raise _cannot_write(config, error) from error
+
+
+def _cannot_write(config: PredictConfig, error: OSError) -> InputError:
+    return InputError(f"{config.out} cannot be written: {error}; give another --out")
 
 
 def find_inputs(config: PredictConfig) -> tuple[list[ScanFiles], list[str]]:
@@ -163,17 +185,18 @@ def find_inputs(config: PredictConfig) -> tuple[list[ScanFiles], list[str]]:
     skipped: list[str] = []
     for source in config.inputs:
         if source.is_file() and is_nifti(source.name):
-            scans.append(nifti_scan(source, name=nifti_stem(source.name)))
+            name = nifti_stem(source.name)
+            scans.append(nifti_scan(source, name=name, shown=str(source.parent)))
             continue
         try:
             listed = find_scans(source, role="images", leave_out=[config.out])
         except (ValueError, OSError) as error:
             raise InputError(f"{error}; give a folder of DICOM files, or a NIfTI file") from error
         for found in listed.scans:
-            # A series that lies in the folder itself is named as the folder.
-            is_in_root = all("/" not in path for path in found.paths)
-            is_named = is_nifti(found.paths[0]) or not is_in_root
-            name = found.name if is_named else source.resolve().name
+            name = found.name
+            if not is_nifti(found.paths[0]) and all("/" not in path for path in found.paths):
+                # A series that lies in the folder itself is named as the folder.
+                name = f"{source.resolve().name}{name.removeprefix(LONE_SERIES)}"
             scans.append(ScanFiles(found=found, folder=source, name=name, shown=str(source)))
         for entry in listed.refused:
             unreadable.append(f"{source / entry.file.partition('/')[2]} {entry.reason}")
@@ -183,22 +206,38 @@ def find_inputs(config: PredictConfig) -> tuple[list[ScanFiles], list[str]]:
             f"{' '.join(map(str, config.inputs))}: no CT series and no NIfTI volume; "
             + (f"{len(skipped)} files are something else, as said above" if skipped else "no file")
         )
-    return with_names_apart(scans), unreadable
+    return _with_names_apart(scans), unreadable
 
 
-def nifti_scan(path: Path, *, name: str) -> ScanFiles:
+def nifti_scan(path: Path, *, name: str, shown: str) -> ScanFiles:
     """Gives the scan of a NIfTI file.
 
     Args:
         path: of the file.
         name: of its folder of results.
+        shown: what the folder of the file is called in messages.
     """
     found = FoundScan(name=name, paths=(path.name,), patient_id=name, series_id=name)
-    return ScanFiles(found=found, folder=path.parent, name=name, shown=str(path.parent))
+    return ScanFiles(found=found, folder=path.parent, name=name, shown=shown)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadScan:
+    """A scan, read."""
+
+    scan: Scan
+    """The scan."""
+
+    headers: Sequence[Dataset]
+    """Of its files from first to last, if they are DICOM."""
+
+    seconds: float
+    """How long that took."""
 
 
 def segment_scan(
     files: ScanFiles,
+    read: ReadScan,
     *,
     client: SegmentationClient,
     config: PredictConfig,
@@ -209,54 +248,61 @@ def segment_scan(
 
     Args:
         files: the scan.
+        read: what they hold.
         client: of the server.
         config: how, and where to.
         facts: what the results depend on; kept beside them.
         progress: goes through the slices.
 
     Raises:
-        UnreadableScanError: if the files are no scan.
         CallError: one of its kinds, if a slice has no mask.
         OSError: if a result cannot be written.
     """
     start = time.perf_counter()
     out = config.out / files.name
     (out / RESULT_FILENAME).unlink(missing_ok=True)
-    scan, headers = read_scan(files)
-    gray_values = config.hu_window.gray_values(scan.hounsfield.array)
-    read = time.perf_counter()
+    gray_values = config.hu_window.gray_values(read.scan.hounsfield.array)
+    asked = time.perf_counter()
     mask, model_version = segment_slices(
         gray_values, client=client, config=config, progress=progress
     )
     segmented = time.perf_counter()
-    lungs = write_volumes(
-        scan, headers, gray_values, mask, out=out, config=config, model_version=model_version
-    )
-    result = describe(
-        scan, lungs, name=files.name, num_slices=len(mask), model_version=model_version
+    result = write_volumes(
+        read,
+        gray_values,
+        mask,
+        out=out,
+        name=files.name,
+        config=config,
+        model_version=model_version,
     )
     result = dataclasses.replace(
         result,
-        reading_s=round(read - start, 3),
-        model_s=round(segmented - read, 3),
-        total_s=round(time.perf_counter() - start, 3),
+        reading_s=round(read.seconds, 3),
+        model_s=round(segmented - asked, 3),
+        total_s=round(read.seconds + time.perf_counter() - start, 3),
     )
     write_result(out / RESULT_FILENAME, result, facts=facts)
     return result
 
 
-def read_scan(files: ScanFiles) -> tuple[Scan, list[Dataset]]:
-    """Reads the files of a scan, and gives their headers if they are DICOM.
+def read_scan(files: ScanFiles) -> ReadScan:
+    """Reads the files of a scan.
 
     Raises:
         UnreadableScanError: if they are no scan.
+        OSError: if the disk does not give one.
     """
+    start = time.perf_counter()
     found = files.found
+    headers: list[Dataset] = []
     if is_nifti(found.paths[0]):
-        path = files.folder / found.paths[0]
-        return read_nifti_scan(path, source=str(path)), []
-    paths = {f"{files.shown}/{path}": files.folder / path for path in found.paths}
-    return read_series(paths, source=files.name)
+        shown = f"{files.shown}/{found.paths[0]}"
+        scan = read_nifti_scan(files.folder / found.paths[0], source=shown)
+    else:
+        paths = {f"{files.shown}/{path}": files.folder / path for path in found.paths}
+        scan, headers = read_series(paths, source=files.name)
+    return ReadScan(scan=scan, headers=headers, seconds=time.perf_counter() - start)
 
 
 def segment_slices(
@@ -297,59 +343,61 @@ def segment_slices(
 
 
 def write_volumes(
-    scan: Scan,
-    headers: Sequence[Dataset],
+    read: ReadScan,
     gray_values: npt.NDArray[np.uint8],
     mask: npt.NDArray[np.uint8],
     *,
     out: Path,
+    name: str,
     config: VolumeConfig,
     model_version: int | None,
-) -> Lungs:
+) -> ScanResult:
     """Finds the lungs in a predicted mask, and writes them on the grid of the files.
 
     Args:
-        scan: what was segmented.
-        headers: of its files from first to last, if they are DICOM.
+        read: what was segmented.
         gray_values: [slices, rows, columns], for the pictures.
         mask: of the same shape, in {0, 1}.
         out: folder of the results.
+        name: of the scan.
         config: how.
         model_version: that made the mask.
 
     Raises:
         OSError: if a result cannot be written.
     """
+    scan = read.scan
     spacing_mm = scan.hounsfield.spacing
     lungs = find_lungs(mask, spacing_mm, clean=config.postprocess)
     restored = scan.hounsfield.with_array(lungs.labels).match_geometry(scan.file_geometry)
     for filename in (SEGMENTATION_FILENAME, *PREVIEW_FILENAMES):
         (out / filename).unlink(missing_ok=True)
     # NIfTI counts columns first, and slices last.
-    as_nifti = restored.permute_spatial_axes([2, 1, 0]) if headers else restored
-    write_nifti(out / NIFTI_FILENAME, as_nifti)
-    if headers and lungs.volumes_ml:
+    as_nifti = restored.permute_spatial_axes([2, 1, 0]) if read.headers else restored
+    write_nifti(out / NIFTI_FILENAME, as_nifti, affine=scan.file_affine)
+    warnings = list(_warnings(scan, lungs))
+    if read.headers and lungs.volumes_ml:
         model = f"{config.model_name} {model_version}"
-        with whole_file(out / SEGMENTATION_FILENAME) as aside:
-            make_segmentation(restored.array, headers, model=model).save_as(aside)
+        try:
+            segmentation = make_segmentation(
+                restored.array, read.headers, spacing_mm=spacing_mm[0], model=model
+            )
+        except ValueError as error:
+            warnings.append(f"{SEGMENTATION_FILENAME} was not written: {error}")
+        else:
+            with whole_file(out / SEGMENTATION_FILENAME) as aside:
+                segmentation.save_as(aside)
     if config.overlays:
         for filename, draw in zip(PREVIEW_FILENAMES, (draw_coronal, draw_sagittal), strict=True):
             write_bytes(out / filename, png_of(draw(gray_values, lungs.labels, spacing_mm)))
-    return lungs
-
-
-def describe(
-    scan: Scan, lungs: Lungs, *, name: str, num_slices: int, model_version: int | None
-) -> ScanResult:
-    """Gives volumes and warnings of a scan."""
     return ScanResult(
         name=name,
-        num_slices=num_slices,
+        num_slices=len(mask),
         right_ml=_rounded(lungs.volumes_ml.get(RIGHT)),
         left_ml=_rounded(lungs.volumes_ml.get(LEFT)),
         lungs_ml=_rounded(sum(lungs.volumes_ml.values())),
         model_version=model_version,
-        warnings=tuple(_warnings(scan, lungs)),
+        warnings=tuple(warnings),
     )
 
 
@@ -395,7 +443,7 @@ def _facts(files: ScanFiles, config: PredictConfig) -> dict[str, Any]:
     return {"settings": {n: getattr(config, n) for n in _RESULTS_DEPEND_ON}, "files_stamp": stamp}
 
 
-def with_names_apart(scans: Sequence[ScanFiles]) -> list[ScanFiles]:
+def _with_names_apart(scans: Sequence[ScanFiles]) -> list[ScanFiles]:
     """Numbers scans of one name, such as two series in one folder."""
     apart: list[ScanFiles] = []
     taken: set[str] = set()

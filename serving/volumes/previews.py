@@ -5,6 +5,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from serving.overlay import draw_overlay
+from serving.volumes.lungs import NAMES
 
 _TEXT_COLOR = (255, 255, 255)
 _MARGIN_PX = 8
@@ -44,8 +45,8 @@ def draw_sagittal(
 
     Args and result as those of `draw_coronal`.
     """
-    sizes = np.bincount(labels.ravel(), minlength=2)[1:]
-    column = _middle(labels == 1 + int(np.argmax(sizes)), axis=2)
+    largest = max(NAMES, key=lambda label: np.count_nonzero(labels == label))
+    column = _middle(labels == largest, axis=2)
     return _draw(
         gray_values[::-1, :, column],
         labels[::-1, :, column],

@@ -38,7 +38,6 @@ def test_hounsfield_units_come_back(tmp_path: Path) -> None:
     scan = read(write_series(tmp_path, hounsfield))
     np.testing.assert_array_equal(scan.hounsfield.array, hounsfield)
     assert scan.hounsfield.spacing == pytest.approx(SPACING_MM)
-    assert scan.patient_id == "MRN 0042"
     assert "0042" not in repr(scan)
 
 
@@ -189,6 +188,61 @@ def test_tilted_gantry_is_refused(tmp_path: Path) -> None:
     assert "shifted against each other, by 11.3° (a tilted gantry" in reason
 
 
+def test_slices_that_lie_aside_are_named(tmp_path: Path) -> None:
+    def change(index, header):
+        if index in (2, 3):
+            header.ImagePositionPatient[0] += 40
+
+    reason = refusal(write_series(tmp_path, chest()[0], change=change))
+    assert "0002.dcm lies 40.0 mm beside the slices before it; expected slices that" in reason
+
+
+def test_rounded_headers_are_borne(tmp_path: Path) -> None:
+    hounsfield, _ = chest()
+
+    def change(index, header):
+        header.ImagePositionPatient = [-100.02 if index % 2 else -99.98, -80, -300 + index * 0.63]
+        header.ImageOrientationPatient = [0.999, 0.002, 0, -0.001, 0.999, 0]
+
+    scan = read(write_series(tmp_path, hounsfield, change=change, spacing=(0.63, 0.8, 0.8)))
+    np.testing.assert_array_equal(scan.hounsfield.array, hounsfield)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"RescaleSlope": None},
+        {"PixelSpacing": 0.8},
+        {"ImagePositionPatient": [1, 2]},
+        {"Rows": None},
+    ],
+)
+def test_odd_values_are_refused_and_never_a_crash(tmp_path: Path, changes) -> None:
+    def change(index, header):
+        for tag, value in changes.items():
+            setattr(header, tag, value)
+
+    assert "0000.dcm has no" in refusal(write_series(tmp_path, chest()[0], change=change))
+
+
+@pytest.mark.parametrize("tag", ["SeriesInstanceUID", "FrameOfReferenceUID"])
+def test_missing_identifiers_are_borne(tmp_path: Path, tag: str) -> None:
+    def change(index, header):
+        delattr(header, tag)
+        header.RescaleType = ""
+
+    hounsfield, _ = chest()
+    paths = write_series(tmp_path, hounsfield, change=change)
+    np.testing.assert_array_equal(read(paths).hounsfield.array, hounsfield)
+
+
+def test_errors_of_the_disk_are_no_refusals(tmp_path: Path) -> None:
+    paths = write_series(tmp_path, chest()[0])
+    paths[2].unlink()
+    with pytest.raises(FileNotFoundError):
+        read(paths)
+
+
 def test_slices_far_from_axial_are_refused(tmp_path: Path) -> None:
     tilt = np.deg2rad(30)
     orientation = (1, 0, 0, 0, np.cos(tilt), np.sin(tilt))
@@ -226,7 +280,8 @@ def test_odd_slice_is_named(tmp_path: Path, tag: str, value, expected: str) -> N
     ("tag", "expected"),
     [
         ("RescaleIntercept", "has no RescaleSlope or no RescaleIntercept, so Hounsfield units are"),
-        ("ImagePositionPatient", "has no ImagePositionPatient; expected all of them"),
+        ("ImagePositionPatient", "has no whole ImagePositionPatient; expected all of them"),
+        ("PixelSpacing", "has no whole PixelSpacing; expected all of them"),
         ("PixelData", "cannot be read as DICOM"),
     ],
 )

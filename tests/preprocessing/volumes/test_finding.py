@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from pydicom.uid import MRImageStorage
+from pydicom.uid import MRImageStorage, SecondaryCaptureImageStorage
 
 from preprocessing.config import TfrecordsConfig
 from preprocessing.errors import PreprocessingError
@@ -91,12 +91,18 @@ def test_what_is_no_ct_is_skipped_and_listed(tmp_path: Path) -> None:
 
     write_series(tmp_path / "images/scout", HOUNSFIELD[:1], change=scout)
     write_series(tmp_path / "images/mr", HOUNSFIELD[:1], change=mr)
+
+    def report(index, header):
+        header.SOPClassUID = SecondaryCaptureImageStorage
+
+    write_series(tmp_path / "images/report", HOUNSFIELD[:1], change=report)
     (tmp_path / "images/readme.txt").write_text("hello")
     found = pair(tmp_path)
     assert names(found) == [("A", "a.dcm")]
     assert found.skipped == (
         "images/mr/0000.dcm",
         "images/readme.txt",
+        "images/report/0000.dcm",
         "images/scout/0000.dcm",
     )
 
@@ -131,6 +137,30 @@ def test_no_pair_at_all_is_an_error(tmp_path: Path) -> None:
     write_nifti(tmp_path / "masks/B.nii", MASK)
     with pytest.raises(PreprocessingError, match=r"none of 1 scans .* has a mask .* first: images"):
         pair(tmp_path)
+
+
+@pytest.mark.parametrize("twin", ["A.nii", "a.nii.gz", "A_ct.nii.gz", "A/0000.dcm"])
+def test_scans_of_one_name_are_refused(tmp_path: Path, twin: str) -> None:
+    write_nifti(tmp_path / "images/A.nii.gz", HOUNSFIELD)
+    if twin.endswith(".dcm"):
+        write_series(tmp_path / "images/A", HOUNSFIELD)
+    else:
+        write_nifti(tmp_path / "images" / twin, HOUNSFIELD)
+    write_nifti(tmp_path / "masks/A.nii.gz", MASK)
+    with pytest.raises(PreprocessingError, match="differ in nothing but ending, case or marks"):
+        pair(tmp_path)
+
+
+def test_series_without_a_patient_are_patients_by_study(tmp_path: Path, caplog) -> None:
+    def change(index, header):
+        header.PatientID, header.StudyInstanceUID = "", "1.2.3"
+
+    for name in ("A", "B"):
+        series = write_series(tmp_path / "images" / name, HOUNSFIELD, change=change)
+        write_segmentation(tmp_path / f"masks/{name}.dcm", series, {"Lung": MASK})
+    found = pair(tmp_path)
+    assert [each.scan.patient_id for each in found.pairs] == ["1.2.3", "1.2.3"]
+    assert "2 series have no PatientID, such as A; each study of theirs" in caplog.text
 
 
 def test_folder_that_is_missing_is_told(tmp_path: Path) -> None:

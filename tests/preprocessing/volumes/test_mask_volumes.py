@@ -31,7 +31,9 @@ def scan(series: list[Path]) -> Scan:
 
 
 def read(path: Path, scan: Scan, *, structure: str = "(?i)lung", foreground=None) -> np.ndarray:
-    return read_scan_mask(path, scan, source=path.name, structure=structure, foreground=foreground)
+    return read_scan_mask(
+        path, scan, source=path.name, structure=structure, foreground=foreground
+    ).voxels
 
 
 def refusal(path: Path, scan: Scan, **flags) -> str:
@@ -67,6 +69,53 @@ def test_label_map_of_a_part_of_the_scan_is_filled_up(tmp_path: Path, scan: Scan
     np.testing.assert_array_equal(read(tmp_path / "mask.nii.gz", scan), expected)
 
 
+@pytest.mark.parametrize("extra", [(2, 0, 0), (0, 3, 0), (0, 0, 4)])
+def test_label_map_that_reaches_beyond_the_scan_is_cut(tmp_path: Path, scan: Scan, extra) -> None:
+    mask = chest()[1]
+    wider = np.pad(mask, [(0, each) for each in extra], constant_values=1)
+    write_nifti(tmp_path / "mask.nii.gz", wider)
+    np.testing.assert_array_equal(read(tmp_path / "mask.nii.gz", scan), mask)
+    origin = (-100.0 - 0.8 * extra[2], -80.0 - 0.8 * extra[1], -300.0 - 5 * extra[0])
+    before = np.pad(mask, [(each, 0) for each in extra], constant_values=1)
+    write_nifti(tmp_path / "mask.nii.gz", before, affine_of(origin=origin))
+    np.testing.assert_array_equal(read(tmp_path / "mask.nii.gz", scan), mask)
+
+
+@pytest.mark.parametrize("spacing", [(2.5, 0.8, 0.8), (5.0, 0.4, 0.4)])
+def test_finer_label_map_is_refused(tmp_path: Path, scan: Scan, spacing) -> None:
+    write_nifti(tmp_path / "mask.nii.gz", chest()[1], affine_of(spacing=spacing))
+    assert "lies on another grid" in refusal(tmp_path / "mask.nii.gz", scan)
+
+
+def test_turned_label_map_is_refused(tmp_path: Path, scan: Scan) -> None:
+    angle = np.deg2rad(1)
+    turn = np.identity(4)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    write_nifti(tmp_path / "mask.nii.gz", chest()[1], turn @ affine_of())
+    assert "lies on another grid" in refusal(tmp_path / "mask.nii.gz", scan)
+
+
+def test_grids_of_few_digits_match(tmp_path: Path) -> None:
+    hounsfield, mask = chest()
+
+    def change(index, header):
+        header.ImagePositionPatient = [-250.37, -180.91, round(-1187.3 + index * 0.625, 2)]
+
+    spacing = (0.625, 0.9767, 0.9767)
+    paths = write_series(tmp_path / "P1", hounsfield, spacing=spacing, change=change)
+    scan = read_series({path.name: path for path in paths}, source="P1")[0]
+    write_segmentation(tmp_path / "seg.dcm", paths, {"Lung": mask})
+    np.testing.assert_array_equal(read(tmp_path / "seg.dcm", scan), mask)
+    affine = affine_of(origin=(-250.37, -180.91, -1187.3), spacing=spacing).astype(np.float32)
+    write_nifti(tmp_path / "mask.nii.gz", mask, affine)
+    np.testing.assert_array_equal(read(tmp_path / "mask.nii.gz", scan), mask)
+
+
+def test_structure_without_outlines_is_refused(tmp_path: Path, series, scan: Scan) -> None:
+    write_outlines(tmp_path / "rt.dcm", series, {"Lung": []})
+    assert "has no closed outline of 'Lung'" in refusal(tmp_path / "rt.dcm", scan)
+
+
 def test_labels_are_chosen(tmp_path: Path, scan: Scan) -> None:
     mask = chest()[1]
     labels = mask * np.where(np.arange(20) < 10, 1, 2).astype(np.uint8)
@@ -80,7 +129,7 @@ def test_labels_are_chosen(tmp_path: Path, scan: Scan) -> None:
 def test_mask_on_another_grid_is_refused(tmp_path: Path, scan: Scan) -> None:
     write_nifti(tmp_path / "mask.nii.gz", chest()[1], affine_of(spacing=(5.0, 0.7, 0.7)))
     reason = refusal(tmp_path / "mask.nii.gz", scan)
-    assert "lies on another grid (20x24x6 voxels of 0.7 x 0.7 x 5 mm at" in reason
+    assert "lies on another grid (6x24x20 voxels of 5 x 0.7 x 0.7 mm at" in reason
     assert "than its scan (6x24x20 voxels of 5 x 0.8 x 0.8 mm at [-100.0, -80.0, -300.0])" in reason
 
 

@@ -26,7 +26,6 @@ def test_hounsfield_units_come_back(tmp_path: Path, suffix: str) -> None:
     np.testing.assert_array_equal(scan.hounsfield.array, hounsfield)
     assert scan.hounsfield.array.dtype == np.int16
     assert scan.hounsfield.spacing == pytest.approx(SPACING_MM)
-    assert (scan.patient_id, scan.series_id) == ("P1", "P1")
 
 
 def test_equals_the_dicom_series_of_the_same_voxels(tmp_path: Path) -> None:
@@ -115,6 +114,29 @@ def test_affine_that_nobody_vouches_for_is_refused(tmp_path: Path) -> None:
     image.set_qform(None, code=0)
     nib.save(image, tmp_path / "P1.nii")
     assert "(sform and qform are 0), so left and right are unknown" in refusal(tmp_path / "P1.nii")
+
+
+def test_two_ways_to_lie_are_refused(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(chest()[0].transpose(2, 1, 0), affine_of())
+    mirrored = affine_of()
+    mirrored[0] *= -1
+    image.set_qform(mirrored, code=1)
+    nib.save(image, tmp_path / "P1.nii")
+    assert "tells two ways in which it lies" in refusal(tmp_path / "P1.nii")
+    image.set_qform(affine_of(), code=1)
+    nib.save(image, tmp_path / "P1.nii")
+    assert read_nifti_scan(tmp_path / "P1.nii", source="P1.nii").hounsfield.array.any()
+
+
+def test_nearly_right_angles_are_made_right(tmp_path: Path) -> None:
+    hounsfield, _ = chest()
+    affine = affine_of()
+    affine[0, 2] = 0.02
+    write(tmp_path / "P1.nii", hounsfield, affine)
+    scan = read_nifti_scan(tmp_path / "P1.nii", source="P1.nii")
+    np.testing.assert_array_equal(scan.hounsfield.array, hounsfield)
+    assert scan.file_affine is not None
+    np.testing.assert_allclose(scan.file_affine, affine, atol=1e-6)
 
 
 def test_other_units_are_refused(tmp_path: Path) -> None:

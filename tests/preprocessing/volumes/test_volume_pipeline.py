@@ -96,15 +96,50 @@ def test_records_hold_windowed_slices_from_feet_to_head(archive: Path) -> None:
 
 
 def test_nothing_tells_who_the_patient_is(archive: Path, caplog, capsys) -> None:
+    write_series(archive / "scans/Doe Jane 0042", chest(seed=5)[0][:1])
+    write_nifti(archive / "scans/Doe0042.nii.gz", chest(seed=6)[0])
+    (archive / "scans/MRN.txt").write_text("hello")
     caplog.set_level(logging.DEBUG, logger="preprocessing")
     flags = ["--images", str(archive / "scans"), "--masks", str(archive / "masks")]
-    assert main(["tfrecords", *flags, "--out", str(archive / "dataset")]) == 0
+    flags += ["--allow-orphans", "--out", str(archive / "dataset")]
+    assert main(["tfrecords", *flags]) == 0
     output = capsys.readouterr()
     told = caplog.text + output.out + output.err
     for path in (archive / "dataset").iterdir():
         told += path.read_bytes().decode("latin-1")
     for identity in IDENTITIES:
         assert identity not in told
+
+
+def test_workers_are_told_pseudonyms_only(archive: Path, monkeypatch) -> None:
+    from preprocessing.volumes import driver
+
+    seen = []
+    monkeypatch.setattr(driver, "collect", lambda plan, *, config, folder: seen.append(folder))
+    folder = archive / ".dataset.slices"
+    monkeypatch.setattr(
+        driver,
+        "write_text",
+        lambda path, text: (seen.append(text), path.write_text(text)),
+    )
+    with pytest.raises(PreprocessingError, match="holds no BMP"):  # as there are no slices
+        run(config(archive))
+    assert folder in seen
+    plans = [text for text in seen if isinstance(text, str)]
+    assert len(plans) == 6  # three plans, and three reports
+    for identity in IDENTITIES:
+        assert not any(identity in text for text in plans)
+
+
+def test_structures_that_were_taken_are_told(archive: Path, caplog) -> None:
+    caplog.set_level(logging.INFO, logger="preprocessing")
+    run(config(archive))
+    assert "segments and structures that are the mask: Lung" in caplog.text
+
+
+def test_marks_of_the_user_do_not_touch_names_of_slices(archive: Path) -> None:
+    summary = run(config(archive, image_pattern="_?0000$"))
+    assert sum(split.num_examples for split in summary.dataset.splits.values()) == 18
 
 
 def test_same_salt_gives_the_same_bytes_on_every_engine(archive: Path) -> None:
@@ -173,8 +208,10 @@ def test_refused_scan_is_left_out_if_allowed(archive: Path) -> None:
     dataset = run(config(archive, max_refused_fraction=0.5)).dataset
     assert sum(split.num_examples for split in dataset.splits.values()) == 24
     (doubted,) = dataset.refused
-    assert doubted.file == "images/P3"
-    assert doubted.reason.startswith("holds values from 0 to 99 and so no air")
+    assert doubted.file.startswith("images/file-")
+    assert doubted.reason.endswith("stands in dataset.refused.txt, beside the dataset")
+    listed = (archive / "dataset.refused.txt").read_text()
+    assert "scans/P3 holds values from 0 to 99 and so no air" in listed
 
 
 def test_scan_without_a_mask_ends_the_job_unless_allowed(archive: Path) -> None:
@@ -182,7 +219,8 @@ def test_scan_without_a_mask_ends_the_job_unless_allowed(archive: Path) -> None:
     with pytest.raises(PreprocessingError, match=r"without a partner: 1.*scans/P3 has no mask"):
         run(config(archive))
     summary = run(config(archive, allow_orphans=True))
-    assert [entry.file for entry in summary.dataset.refused] == ["images/P3"]
+    assert len(summary.dataset.refused) == 1
+    assert "scans/P3 has no mask" in (archive / "dataset.refused.txt").read_text()
 
 
 def test_full_disk_is_told(archive: Path, monkeypatch) -> None:

@@ -4,21 +4,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import nibabel as nib
 import numpy as np
 import pytest
 from apache_beam.io.filesystem import FileMetadata
 from apache_beam.io.localfilesystem import LocalFileSystem
 from PIL import Image
+from pydicom.uid import MRImageStorage
 
 from preprocessing.errors import PreprocessingError
 from serving import predict
 from serving.__main__ import main
 from serving.bulk import job, storage
 from serving.bulk.job import BulkSummary
+from serving.client import SegmentationClient
 from serving.config import BulkConfig, PredictConfig
 from serving.embedded.server import EmbeddedServer
-from serving.errors import InputError, JobFailedError
+from serving.errors import InputError, JobFailedError, ServerUnavailableError
 from tests.scan_files import chest, write_nifti, write_series
 
 
@@ -161,13 +164,13 @@ def test_scans_get_folders_of_results(
     asked = {"model": str(model_base_path)} if way == "model" else {"target": server.target}
     summary = run(scans, tmp_path / "out", **asked)
     found = lines(tmp_path / "out")
-    assert found.keys() == {"P1", "sub/P3"}
-    assert found["P1"]["lungs_ml"] == found["sub/P3"]["lungs_ml"] > 0
+    assert found.keys() == {"P1", "sub/P3.nii.gz"}
+    assert found["P1"]["lungs_ml"] == found["sub/P3.nii.gz"]["lungs_ml"] > 0
     (refused,) = summary.refused
     assert refused.file == "P2"
     assert "P2/0002.dcm at -290.00 mm and P2/0004.dcm" in refused.reason
     assert json.loads((tmp_path / "out/bulk.json").read_text())["left_out"] == ["notes.txt"]
-    written = np.asarray(nib.load(tmp_path / "out/scans/sub/P3/lungs.nii.gz").dataobj)
+    written = np.asarray(nib.load(tmp_path / "out/scans/sub/P3.nii.gz/lungs.nii.gz").dataobj)
     assert set(np.unique(written)) == {0, 1, 2}
     assert sorted(path.name for path in (tmp_path / "out/scans/P1").iterdir()) == [
         "coronal.png",
@@ -248,19 +251,125 @@ def test_bucket_is_read_and_written(
     assert (tmp_path / "bucket/scans/scans/P1/lungs.dcm").is_file()
 
 
-def test_bucket_without_its_library_is_told(tmp_path: Path) -> None:
+def test_bucket_without_its_library_is_told(model_base_path: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"gs://b cannot be listed: .*; for gs:// Beam needs its"):
-        run("gs://b", tmp_path / "out", target="localhost:1")
+        run("gs://b", tmp_path / "out", model=str(model_base_path))
 
 
-def test_server_that_is_gone_leaves_the_finished_shards(
-    server: EmbeddedServer, tmp_path: Path
+def test_server_that_is_not_there_ends_the_job_at_once(tmp_path: Path) -> None:
+    write_slices(tmp_path / "slices")
+    with pytest.raises(ServerUnavailableError):
+        run(tmp_path / "slices", tmp_path / "out", target="localhost:1", timeout_s=3)
+
+
+def test_server_that_dies_leaves_the_finished_shards(
+    server: EmbeddedServer, fake_server, tmp_path: Path
 ) -> None:
     write_slices(tmp_path / "slices")
-    with pytest.raises(JobFailedError, match=r"3 of 3 shards have no results: .*; the others are"):
-        run(tmp_path / "slices", tmp_path / "out", target="localhost:1", timeout_s=3)
-    assert list((tmp_path / "out").iterdir()) == []
-    assert run(tmp_path / "slices", tmp_path / "out", target=server.target).num_results == 7
+    with SegmentationClient(server.target) as real:
+
+        def answer(request: Any, context: grpc.ServicerContext) -> bytes:
+            if len(fake.requests) > 5:  # the first tells the version
+                context.abort(grpc.StatusCode.INTERNAL, "out of order")
+            return real._predict(request, timeout=30)
+
+        fake = fake_server(answer)
+        options = {"target": fake.target, "window": 1, "flips": "none"}
+        options["beam_options"] = ("--direct_num_workers=1",)
+        with pytest.raises(JobFailedError, match=r"2 of 3 shards have no results: .*out of order"):
+            run(tmp_path / "slices", tmp_path / "out", **options)
+        assert len(list((tmp_path / "out").glob("*.gz"))) == 1
+        options["target"] = server.target
+        summary = run(tmp_path / "slices", tmp_path / "out", **options)
+    assert (summary.num_results, summary.num_finished_before) == (7, 1)
+
+
+def test_old_shards_do_not_hide_failures(
+    model_base_path: Path, tmp_path: Path, monkeypatch
+) -> None:
+    write_slices(tmp_path / "slices")
+    options = {"model": str(model_base_path)}
+    run(tmp_path / "slices", tmp_path / "out", **options)
+
+    def fail(address: str) -> bytes:
+        if address.endswith((".bmp", ".png")):
+            raise OSError(5, "Input/output error")
+        return read(address)
+
+    read = storage.read
+    monkeypatch.setattr(storage, "read", fail)
+    with pytest.raises(JobFailedError, match="3 of 3 shards have no results"):
+        run(tmp_path / "slices", tmp_path / "out", resume=False, **options)
+
+
+def test_scans_are_made_again_when_other_settings_came_between(
+    model_base_path: Path, scans: Path, tmp_path: Path
+) -> None:
+    def num_earlier(**options: Any) -> int:
+        return run(
+            scans, tmp_path / "out", model=str(model_base_path), **options
+        ).num_finished_before
+
+    assert num_earlier() == 0
+    assert num_earlier() == 3
+    assert num_earlier(window_level_hu=-500) == 0
+    assert num_earlier() == 1  # P2, which has no files
+
+
+def test_results_below_the_input_are_no_input(model_base_path: Path, scans: Path) -> None:
+    first = run(scans, scans / "results", model=str(model_base_path))
+    again = run(scans, scans / "results", model=str(model_base_path))
+    assert again.num_results == first.num_results == 2
+    assert again.num_finished_before == 3
+
+
+def test_neighbors_are_told_apart(model_base_path: Path, scans: Path, tmp_path: Path) -> None:
+    content = (scans / "sub/P3.nii.gz").read_bytes()
+    for name in ("P1.nii.gz", "sub/P4.nii.gz"):
+        (scans / name).write_bytes(content)
+    (scans / "sub/P3.json").write_text("{}")
+    (scans / "README").write_text("hello")
+    for path in sorted((scans / "P1").iterdir()):  # as many archives do
+        path.rename(path.with_suffix(""))
+    run(scans, tmp_path / "out", model=str(model_base_path))
+    assert lines(tmp_path / "out").keys() == {
+        "P1",
+        "P1.nii.gz",
+        "sub/P3.nii.gz",
+        "sub/P4.nii.gz",
+    }
+    manifest = json.loads((tmp_path / "out/bulk.json").read_text())
+    assert manifest["left_out"] == ["README", "notes.txt", "sub/P3.json"]
+
+
+def test_two_series_of_one_folder_are_two_results(model_base_path: Path, tmp_path: Path) -> None:
+    _, mask = chest((6, 64, 64))
+    hounsfield = np.where(mask > 0, -850, 40).astype(np.int16)
+    write_series(tmp_path / "scans", hounsfield)
+    write_series(tmp_path / "scans", hounsfield, order=lambda index: 100 + index)
+    run(tmp_path / "scans", tmp_path / "out", model=str(model_base_path))
+    names = sorted(lines(tmp_path / "out"))
+    assert len(names) == 2
+    assert all(name.startswith("_root/series_") for name in names)
+    assert all((tmp_path / "out/scans" / name / "lungs.dcm").is_file() for name in names)
+
+
+def test_archive_without_any_slice_is_told(model_base_path: Path, tmp_path: Path) -> None:
+    def mr(index: int, header: Any) -> None:
+        header.Modality, header.SOPClassUID = "MR", MRImageStorage
+
+    write_series(tmp_path / "scans", chest()[0], change=mr)
+    with pytest.raises(InputError, match="holds no slice and no CT; the 6 files that were looked"):
+        run(tmp_path / "scans", tmp_path / "out", model=str(model_base_path))
+
+
+def test_folder_named_like_a_pattern_is_a_folder(model_base_path: Path, tmp_path: Path) -> None:
+    write_slices(tmp_path / "s[1]*")
+    options = {"model": str(model_base_path)}
+    assert run(tmp_path / "s[1]*", tmp_path / "o[1]", **options).num_results == 7
+    assert run(tmp_path / "s[1]*", tmp_path / "o[1]", **options).num_finished_before == 3
+    with pytest.raises(InputError, match="holds a character that Beam reads as a pattern"):
+        run("bucket://a[1]", tmp_path / "out", **options)
 
 
 def test_full_disk_is_told(model_base_path: Path, tmp_path: Path, monkeypatch) -> None:
@@ -299,13 +408,13 @@ def test_slice_that_vanishes_is_told(model_base_path: Path, tmp_path: Path, monk
     ],
 )
 def test_input_that_cannot_be_segmented_is_told(
-    tmp_path: Path, files: tuple[str, ...], expected: str
+    model_base_path: Path, tmp_path: Path, files: tuple[str, ...], expected: str
 ) -> None:
     (tmp_path / "in").mkdir()
     for name in files:
         (tmp_path / "in" / name).write_bytes(b"")
     with pytest.raises(InputError) as caught:
-        run(tmp_path / "in", tmp_path / "out", target="localhost:1")
+        run(tmp_path / "in", tmp_path / "out", model=str(model_base_path))
     assert expected in str(caught.value)
 
 
@@ -327,6 +436,7 @@ def test_options_of_the_engine_are_checked(tmp_path: Path) -> None:
     [
         ({"window": 0}, "--window is 0; expected 1 to 256"),
         ({"slices_per_shard": 0}, "--slices-per-shard is 0; expected 1 or more"),
+        ({"model": "m", "model_label": "stable"}, "are of a server; with --model give the folder"),
         ({"read": "all"}, "--read is 'all'; expected auto or slices or volumes"),
         ({"window_width_hu": 0}, "expected Hounsfield units with a width of at least 1"),
     ],

@@ -1,6 +1,7 @@
 import csv
 import json
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
-from pydicom import dcmread
+from pydicom import DataElement, dcmread
+from pydicom.datadict import dictionary_VR
 from pydicom.uid import MRImageStorage
 
 from serving.__main__ import main
@@ -226,8 +228,76 @@ def test_two_series_of_one_folder_have_results_of_their_own(
     write_series(tmp_path / "P1", HOUNSFIELD)
     write_series(tmp_path / "P1", HOUNSFIELD, order=lambda index: 100 + index)
     summary, _ = run(tmp_path / "P1", out=tmp_path / "out", target=server.target)
-    assert [result.name for result in summary.results] == ["P1", "P1_2"]
-    assert (tmp_path / "out/P1_2/lungs.dcm").is_file()
+    assert len({result.name for result in summary.results}) == 2
+    for result in summary.results:
+        assert re.fullmatch("P1_[0-9a-f]{8}", result.name)
+        assert (tmp_path / f"out/{result.name}/lungs.dcm").is_file()
+
+
+def test_scans_of_one_name_have_results_of_their_own(
+    server: EmbeddedServer, tmp_path: Path
+) -> None:
+    write_series(tmp_path / "scans/P1", HOUNSFIELD)
+    write_nifti(tmp_path / "scans/P1.nii", HOUNSFIELD)
+    summary, _ = run(tmp_path / "scans", out=tmp_path / "out", target=server.target)
+    assert sorted(result.name for result in summary.results) == ["P1", "P1_2"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"PatientName": "Doe Jane", "PatientSex": "W"},
+        {"PatientBirthDate": "02.01.1950", "StudyTime": "10:11"},
+        dict.fromkeys(
+            (
+                "AccessionNumber",
+                "PatientSex",
+                "PatientBirthDate",
+                "StudyID",
+                "StudyDate",
+                "StudyTime",
+            )
+        ),
+        dict.fromkeys(("PatientName", "PatientID", "SliceThickness", "ReferringPhysicianName")),
+    ],
+)
+def test_odd_and_missing_headers_still_give_a_segmentation(
+    server: EmbeddedServer, tmp_path: Path, capfd, changes: dict[str, Any]
+) -> None:
+    def change(index: int, header: Any) -> None:
+        for tag, value in changes.items():
+            if value is None:
+                delattr(header, tag)
+            else:
+                header[tag] = DataElement(tag, dictionary_VR(tag), value, validation_mode=0)
+
+    write_series(tmp_path / "P1", HOUNSFIELD, change=change)
+    summary, failures = run(tmp_path / "P1", out=tmp_path / "out", target=server.target)
+    assert not failures
+    assert not any("lungs.dcm" in warning for warning in summary.results[0].warnings)
+    written = hd.seg.segread(tmp_path / "out/P1/lungs.dcm")
+    volume = written.get_volume(combine_segments=True).to_patient_orientation("HPL")
+    np.testing.assert_array_equal(volume.array, labels_of(MASK)[1:7])
+    output = capfd.readouterr()
+    for identity in IDENTITIES:
+        assert identity not in output.out + output.err
+
+
+def test_headers_that_make_no_segmentation_cost_the_segmentation_alone(
+    server: EmbeddedServer, tmp_path: Path
+) -> None:
+    def change(index: int, header: Any) -> None:
+        del header.StudyInstanceUID
+
+    write_series(tmp_path / "P1", HOUNSFIELD, change=change)
+    summary, _ = run(tmp_path / "P1", out=tmp_path / "out", target=server.target)
+    (result,) = summary.results
+    assert result.lungs_ml
+    assert (
+        "lungs.dcm was not written: the headers of its slices lack what a SEG needs "
+        "(AttributeError)" in result.warnings
+    )
+    assert not (tmp_path / "out/P1/lungs.dcm").exists()
 
 
 def test_bad_scan_is_told_and_the_others_go_on(
