@@ -3,7 +3,8 @@
 The series has many slices: those of a real patient, with others interpolated between them, or of
 phantoms where there are none. Both ways ask the same server in a process of its own on the same
 cores, for the same model. The loop reads with pydicom, asks for one slice after the other, and
-saves a NIfTI; it checks nothing, cleans nothing, and writes no SEG and no pictures.
+saves a NIfTI; it checks nothing, cleans nothing, and writes no SEG and no pictures. While ours
+waits for the model it cleans the masks of the slices before.
 """
 
 import argparse
@@ -115,7 +116,7 @@ def main() -> None:
                     shutil.rmtree(out)
     print(f"\n{flags.slices} slices of {SIZE}x{SIZE} as DICOM ({kind}); {flags.model or 'a new'} "
           f"model; {flags.rounds} rounds\n")  # fmt: skip
-    print("| way | time, ratio | s | share of the model | reading, s | after the model, s |")
+    print("| way | time, ratio | s | share of masks asked for | reading, s | after the masks, s |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for way, times in rows.items():
         ratio = statistics.median(a[0] / b[0] for a, b in zip(times, rows["by hand"], strict=True))

@@ -22,8 +22,10 @@ from trainer.signature import (
     SCALED_SIGNATURE,
 )
 
-MAX_PROBABILITY_DIFFERENCE = 1e-5
-"""Allowed between the two; more means that the graph or the weights are not the same."""
+MAX_PROBABILITY_DIFFERENCE = 1e-4
+"""Allowed between the two; more means that the graph or the weights are not the same. Sums of
+float32 in another order, as another graph of the same network has them, differ by up to 1.7e-5 in
+a trained U-Net of five levels."""
 
 MAX_DICE_LOSS = 0.002
 """Allowed to a model that computes in fewer bits than float32, on slices with lung."""
@@ -74,7 +76,8 @@ class Agreement:
         if not reduced and not self.difference <= MAX_PROBABILITY_DIFFERENCE:
             raise ValueError(
                 f"the SavedModel's probabilities differ from the trained model's by up to "
-                f"{self.difference:.2e}, more than {MAX_PROBABILITY_DIFFERENCE:.0e}: not published"
+                f"{self.difference:.2e}, more than {MAX_PROBABILITY_DIFFERENCE:.0e}: not published; "
+                "look whether the checkpoint is whole and of this version of the code"
             )
 
     def described(self, *, reduced: bool) -> str:
