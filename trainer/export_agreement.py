@@ -76,8 +76,8 @@ class Agreement:
         if not reduced and not self.difference <= MAX_PROBABILITY_DIFFERENCE:
             raise ValueError(
                 f"the SavedModel's probabilities differ from the trained model's by up to "
-                f"{self.difference:.2e}, more than {MAX_PROBABILITY_DIFFERENCE:.0e}: not published; "
-                "look whether the checkpoint is whole and of this version of the code"
+                f"{self.difference:.2e}, more than {MAX_PROBABILITY_DIFFERENCE:.0e}: not "
+                "published; look whether the checkpoint is whole and of this version of the code"
             )
 
     def described(self, *, reduced: bool) -> str:
