@@ -419,8 +419,8 @@ class FakePipeline:
             "b.WorseError: last",
         ),
         ("job 1: a.b.IOException: gone\n\tat a.b(C.java:1)", "RuntimeError: job 1: a.b.IOExcep"),
-        ("x\njava.io.IOException: gone\n\tat a.b(C.java:1)", "java.io.IOException: gone; no data"),
-        ("a" * 400, "RuntimeError: …; no dataset"),
+        ("x\njava.io.IOException: gone\n\tat a.b(C.java:1)", "java.io.IOException: gone; nothing"),
+        ("a" * 400, "RuntimeError: …; nothing was"),
     ],
 )
 def test_failed_engine_is_told_in_one_line_and_reported_in_full(tmp_path, said, expected):
