@@ -1,5 +1,6 @@
 """Folders and buckets alike: Beam's file systems, with files that appear whole or not at all."""
 
+import os
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,6 @@ from pathlib import Path
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-from preprocessing.finding import walk_files
 from preprocessing.publish import write_bytes
 from preprocessing.spec import DICOM_MAGIC, DICOM_MAGIC_OFFSET
 from serving.errors import InputError
@@ -79,11 +79,15 @@ def _list_local(root: Path) -> list[StoredFile]:
         found = "is a file" if root.exists() else "does not exist"
         raise InputError(f"{root} {found}; expected a folder")
     files = []
-    for path in walk_files(root, leave_out=()):
-        if path.is_file():
-            status = path.stat()
-            name = path.relative_to(root).as_posix()
-            files.append(StoredFile(path=name, num_bytes=status.st_size, changed_s=status.st_mtime))
+    for here, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (Path(here) / name for name in names if not name.startswith(".")):
+            if path.is_file():
+                status = path.stat()
+                name = path.relative_to(root).as_posix()
+                files.append(
+                    StoredFile(path=name, num_bytes=status.st_size, changed_s=status.st_mtime)
+                )
     return sorted(files, key=lambda file: file.path)
 
 

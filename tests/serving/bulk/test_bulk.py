@@ -1,6 +1,7 @@
 import gzip
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from apache_beam.io.filesystem import FileMetadata
 from apache_beam.io.localfilesystem import LocalFileSystem
+from distributed import LocalCluster
 from PIL import Image
 from pydicom.uid import MRImageStorage
 
@@ -83,7 +85,7 @@ def test_masks_are_those_of_the_client(
     [
         ("BundleBasedDirectRunner", ()),
         ("FnApiRunner", ("--direct_running_mode=in_memory", "--direct_num_workers=1")),
-        ("DaskRunner", ()),
+        ("DaskRunner", ("--dask_client_address={dask}",)),
     ],
 )
 def test_every_engine_writes_the_same(
@@ -91,13 +93,19 @@ def test_every_engine_writes_the_same(
 ) -> None:
     write_slices(tmp_path / "slices")
     run(tmp_path / "slices", tmp_path / "default", model=str(model_base_path))
-    run(
-        tmp_path / "slices",
-        tmp_path / "other",
-        model=str(model_base_path),
-        runner=runner,
-        beam_options=beam_options,
-    )
+    with ExitStack() as stack:
+        if runner == "DaskRunner":
+            cluster = stack.enter_context(
+                LocalCluster(n_workers=1, processes=False, protocol="tcp", dashboard_address=None)
+            )
+            beam_options = (beam_options[0].format(dask=cluster.scheduler_address),)
+        run(
+            tmp_path / "slices",
+            tmp_path / "other",
+            model=str(model_base_path),
+            runner=runner,
+            beam_options=beam_options,
+        )
     written = [
         {path.name: path.read_bytes() for path in (tmp_path / out).iterdir()}
         for out in ("default", "other")
