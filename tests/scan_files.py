@@ -105,7 +105,11 @@ def write_series(
 
 
 def write_segmentation(
-    path: Path, series: Sequence[Path], masks: dict[str, npt.NDArray[np.uint8]]
+    path: Path,
+    series: Sequence[Path],
+    masks: dict[str, npt.NDArray[Any]],
+    *,
+    kind: str = "BINARY",
 ) -> None:
     """Writes a DICOM SEG with a segment for each mask [slices, rows, columns] of the files."""
     from pydicom import dcmread
@@ -123,8 +127,8 @@ def write_segmentation(
     ]
     segmentation = hd.seg.Segmentation(
         source_images=sources,
-        pixel_array=np.stack(list(masks.values()), axis=-1),
-        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        pixel_array=np.stack(list(masks.values()), axis=-1).astype(np.uint8),
+        segmentation_type=kind,
         segment_descriptions=descriptions,
         series_instance_uid=generate_uid(),
         series_number=9,

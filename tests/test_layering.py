@@ -23,6 +23,7 @@ CONTRACTS = {
     "serving": {
         "preprocessing.engines",
         "preprocessing.errors",
+        "preprocessing.finding",
         "preprocessing.images.reading",
         "preprocessing.publish",
         "preprocessing.spec",

@@ -64,8 +64,11 @@ def is_dicom_file(path: Path) -> bool:
         return True
     if not path.is_file():
         return False
-    with path.open("rb") as file:
-        return file.read(DICOM_MAGIC_OFFSET + len(DICOM_MAGIC)).endswith(DICOM_MAGIC)
+    try:
+        with path.open("rb") as file:
+            return file.read(DICOM_MAGIC_OFFSET + len(DICOM_MAGIC)).endswith(DICOM_MAGIC)
+    except PermissionError:
+        return False
 
 
 def holds_volumes(inputs: Sequence[Path], *, read: str, leave_out: Collection[Path]) -> bool:

@@ -164,11 +164,7 @@ def _check_header(header: Dataset, *, name: str, source: str) -> None:
         )
     if header.get("SamplesPerPixel", 1) != 1:
         raise _refused(source, f"{name} is in color", "gray values", "take the original series")
-    missing = [
-        tag
-        for tag, count in _NEEDED.items()
-        if header.get(tag) is None or np.size(header[tag].value) != count
-    ]
+    missing = [tag for tag, count in _NEEDED.items() if not _has_numbers(header, tag, count)]
     if missing:
         raise _refused(
             source, f"{name} has no whole {' and no whole '.join(missing)}", "all of them", _HINT
@@ -187,6 +183,14 @@ def _check_header(header: Dataset, *, name: str, source: str) -> None:
             "Hounsfield units (RescaleType HU)",
             "take the original series",
         )
+
+
+def _has_numbers(header: Dataset, tag: str, count: int) -> bool:
+    try:
+        values = np.atleast_1d(np.asarray(header[tag].value, np.float64))
+    except (KeyError, TypeError, ValueError):
+        return False
+    return values.size == count and bool(np.isfinite(values).all())
 
 
 def _check_alike(named: Mapping[str, Dataset], *, source: str) -> None:
@@ -320,6 +324,8 @@ def _refused(source: str, found: str, expected: str, mend: str) -> UnreadableSca
 
 def _damage(error: BaseException) -> str:
     """Tells what a library says only by its kind: its words may hold values of the header."""
+    if isinstance(error, FileNotFoundError | PermissionError):
+        return f"cannot be read ({error.strerror}); check that it is there, and its rights"
     if isinstance(error, InvalidDicomError):
         return (
             "cannot be read as DICOM: it has no preamble; expected a file of DICOM's Part 10; "

@@ -41,7 +41,9 @@ _TAGS = (
     "ReferencedSeriesSequence",
     "ReferencedFrameOfReferenceSequence",
 )
-_MASK_CLASSES = (SegmentationStorage, RTStructureSetStorage)
+_LABEL_MAP_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"
+"""Label Map Segmentation Storage, which pydicom 3.0 does not name."""
+_MASK_CLASSES = (SegmentationStorage, RTStructureSetStorage, _LABEL_MAP_STORAGE)
 _CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 _NUM_MARK_DIGITS = 8
 

@@ -72,6 +72,7 @@ def read_scan_mask(
         volume = _of_labels(read_label_map(path, source=source), foreground, source=source)
         inside = np.zeros(scan.hounsfield.spatial_shape, np.bool_)
         _add(inside, volume, scan, source=source)
+        _check_placed(inside, has_any=bool(volume.array.any()), source=source)
         return ScanMask(voxels=inside.view(np.uint8), structures=())
     try:
         header = pydicom.dcmread(path)
@@ -115,7 +116,7 @@ def _of_segments(header: Dataset, scan: Scan, structure: str, *, source: str) ->
     shared = header.SharedFunctionalGroupsSequence[0]
     frames = header.pixel_array.reshape(-1, header.Rows, header.Columns)
     is_label_map = header.SegmentationType == "LABELMAP"
-    least = 1
+    least, has_any = 1, False
     if header.SegmentationType == "FRACTIONAL":
         least = -(-int(header.MaximumFractionalValue) // 2)
     for frame, groups in zip(frames, header.PerFrameFunctionalGroupsSequence, strict=True):
@@ -125,7 +126,9 @@ def _of_segments(header: Dataset, scan: Scan, structure: str, *, source: str) ->
             number = _group("SegmentIdentificationSequence", groups, shared).ReferencedSegmentNumber
             pixels = (frame >= least) & (int(number) in wanted)
         if pixels.any():
+            has_any = True
             _add(inside, _frame(pixels, groups, shared, scan), scan, source=source)
+    _check_placed(inside, has_any=has_any, source=source)
     return ScanMask(voxels=inside.view(np.uint8), structures=_names(names, wanted))
 
 
@@ -161,7 +164,7 @@ def _of_outlines(header: Dataset, scan: Scan, structure: str, *, source: str) ->
     wanted = _wanted(names, structure, kind="structure", source=source)
     geometry = scan.hounsfield.get_geometry()
     mask = np.zeros(geometry.spatial_shape, np.bool_)
-    num_filled = 0
+    filled: set[int] = set()
     for roi in header.ROIContourSequence:
         if int(roi.ReferencedROINumber) not in wanted:
             continue
@@ -169,15 +172,15 @@ def _of_outlines(header: Dataset, scan: Scan, structure: str, *, source: str) ->
         for contour in roi.get("ContourSequence", ()):
             if str(contour.ContourGeometricType) in _PLANAR:
                 _fill(inside, contour, geometry, source=source)
-                num_filled += 1
+                filled.add(int(roi.ReferencedROINumber))
         mask |= inside
-    if not num_filled:
+    if not filled:
         raise UnreadableScanError(
             source=source,
             reason=f"has no closed outline of {', '.join(map(repr, _names(names, wanted)))}; "
             "expected some; draw them, or name others with --structure",
         )
-    return ScanMask(voxels=mask.view(np.uint8), structures=_names(names, wanted))
+    return ScanMask(voxels=mask.view(np.uint8), structures=_names(names, sorted(filled)))
 
 
 def _fill(
@@ -236,6 +239,20 @@ def _add(inside: npt.NDArray[np.bool_], volume: hd.Volume, scan: Scan, *, source
         ours.append(slice(max(at, 0), max(min(at + size, whole), 0)))
         theirs.append(slice(max(-at, 0), max(min(size, whole - at), 0)))
     inside[tuple(ours)] |= turned.array[tuple(theirs)] > 0
+
+
+def _check_placed(inside: npt.NDArray[np.bool_], *, has_any: bool, source: str) -> None:
+    """Looks whether a mask that holds something holds something of the scan.
+
+    Raises:
+        UnreadableScanError: if it lies wholly beside the scan.
+    """
+    if has_any and not inside.any():
+        raise UnreadableScanError(
+            source=source,
+            reason="lies wholly beside its scan; expected a mask that was drawn on it; take "
+            "that of this scan",
+        )
 
 
 def _names(names: dict[int, str], wanted: Sequence[int]) -> tuple[str, ...]:

@@ -137,20 +137,30 @@ def _read(path: Path, *, source: str) -> tuple[hd.Volume, npt.NDArray[np.float64
             reason=f"cannot be read as NIfTI ({_first_line(error)}); expected a whole .nii or "
             ".nii.gz file; copy or export it again",
         ) from error
-    header, affine = image.header, np.asarray(image.affine, np.float64)
-    if header["qform_code"] == 0 and header["sform_code"] == 0:
+    try:
+        shape = _check_header(image, source=source)
+        affine = np.asarray(image.affine, np.float64)
+        turned = upright(affine, source=source)
+    except UnreadableScanError:
+        raise
+    except _DAMAGED as error:  # a header can be odd in more ways than are looked for
         raise UnreadableScanError(
             source=source,
-            reason="does not tell how it lies in the patient (sform and qform are 0), so left and "
-            "right are unknown; expected a NIfTI with an affine; convert it again from DICOM",
-        )
-    _check_forms(header, image.shape, source=source)
-    unit = header.get_xyzt_units()[0]
-    if unit not in _MILLIMETERS:
-        raise UnreadableScanError(
-            source=source, reason=f"is measured in {unit}s; expected millimeters; convert it"
-        )
-    shape = image.shape
+            reason=f"has a header that NIfTI does not allow ({_first_line(error)}); expected an "
+            "affine and a unit; convert it again from DICOM",
+        ) from error
+    volume = hd.Volume(
+        array=_values(image, source=source).reshape(shape),
+        affine=turned,
+        coordinate_system="PATIENT",
+        from_reference_convention="RAS",
+    )
+    return volume, affine
+
+
+def _check_header(image: Any, *, source: str) -> tuple[int, ...]:
+    """Gives the shape of one volume whose place in the patient is told."""
+    header, shape = image.header, image.shape
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) != 3 or min(shape) < 2:
@@ -159,20 +169,26 @@ def _read(path: Path, *, source: str) -> tuple[hd.Volume, npt.NDArray[np.float64
             reason=f"has the shape {list(image.shape)}; expected one volume of three axes; split "
             "it into volumes",
         )
-    volume = hd.Volume(
-        array=_values(image, source=source).reshape(shape),
-        affine=upright(affine, source=source),
-        coordinate_system="PATIENT",
-        from_reference_convention="RAS",
-    )
-    return volume, affine
+    if header["qform_code"] == 0 and header["sform_code"] == 0:
+        raise UnreadableScanError(
+            source=source,
+            reason="does not tell how it lies in the patient (sform and qform are 0), so left and "
+            "right are unknown; expected a NIfTI with an affine; convert it again from DICOM",
+        )
+    _check_forms(header, shape, source=source)
+    unit = header.get_xyzt_units()[0]
+    if unit not in _MILLIMETERS:
+        raise UnreadableScanError(
+            source=source, reason=f"is measured in {unit}s; expected millimeters; convert it"
+        )
+    return tuple(shape)
 
 
 def _check_forms(header: Any, shape: tuple[int, ...], *, source: str) -> None:
     """Looks whether the two places of a header that tell how it lies agree."""
     if header["qform_code"] == 0 or header["sform_code"] == 0:
         return
-    corner = np.array([*(size - 1 for size in shape[:3]), 1.0])[:4]
+    corner = np.array([*(size - 1 for size in shape), 1.0])
     apart_mm = max(
         float(np.linalg.norm(((header.get_sform() - header.get_qform()) @ place)[:3]))
         for place in (np.array([0, 0, 0, 1.0]), corner)

@@ -128,9 +128,11 @@ def raise_if_of_disk(error: BaseException) -> None:
     """Raises an error of the disk again: it tells nothing of the file, and may pass.
 
     Raises:
-        OSError: if the error is one that the system numbers.
+        OSError: if the error is one that the system numbers, and not that there is no such file or
+            no right to read it.
     """
-    if isinstance(error, OSError) and error.errno is not None:
+    stays = isinstance(error, FileNotFoundError | PermissionError)
+    if isinstance(error, OSError) and error.errno is not None and not stays:
         raise error
 
 

@@ -157,6 +157,10 @@ def _read_slices(plan: ShardPlan, config: BulkConfig) -> Chunk:
         except UnreadableImageError as error:
             refused.append(Refused(file=path, reason=error.reason))
             continue
+        except (FileNotFoundError, PermissionError) as error:
+            reason = f"cannot be read ({error.strerror}); check that it is there, and its rights"
+            refused.append(Refused(file=path, reason=reason))
+            continue
         items.append(Item(name=path, gray_values=image[np.newaxis]))
     return Chunk(plan=plan, items=items, refused=refused)
 
@@ -178,6 +182,7 @@ def _read_scans(plan: ShardPlan, config: BulkConfig) -> Chunk:
                 for each in listed.refused
             ]
             left_out = [str(folder / path.partition("/")[2]) for path in listed.skipped]
+            left_out += [str(folder / path) for paths in listed.masks.values() for path in paths]
             scans = [
                 job.ScanFiles(
                     found=each, folder=here, name=_name(folder, each.name), shown=str(folder)
@@ -233,7 +238,7 @@ def _write_scan(
     config: BulkConfig,
 ) -> dict[str, Any]:
     address = storage.join(config.out, f"{SCANS_FOLDER}/{item.name}")
-    with storage.local_folder(address, last=RESULT_FILENAME) as folder:
+    with storage.local_folder(address, job.RESULT_FILENAMES, last=RESULT_FILENAME) as folder:
         result = job.write_volumes(
             read,
             item.gray_values,

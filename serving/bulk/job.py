@@ -82,7 +82,15 @@ def run(config: BulkConfig) -> BulkSummary:
     """
     started = time.monotonic()
     options = beam_options(config)
-    config = dataclasses.replace(config, model=find_version(config.model))
+    config = dataclasses.replace(
+        config,
+        # Workers may run in other folders than this command.
+        inputs=storage.absolute(config.inputs),
+        out=storage.absolute(config.out),
+        model=find_version(config.model),
+    )
+    if config.inputs == config.out:
+        raise InputError(f"{config.out} is the input too; expected another folder for the results")
     settings = _settings(config)
     files = _without_results(storage.list_files(config.inputs), config)
     plans, left_out = plan_shards(
@@ -108,7 +116,7 @@ def run(config: BulkConfig) -> BulkSummary:
     if not refused and not any(shard["num_results"] for shard in shards):
         raise InputError(
             f"{config.inputs} holds no slice and no CT; the {len(no_scans)} files that were looked "
-            f"into are something else, such as {no_scans[0]}"
+            f"into are something else, such as {', '.join(no_scans[:1])}"
         )
     manifest = {
         "format": FORMAT,
@@ -132,10 +140,7 @@ def run(config: BulkConfig) -> BulkSummary:
 
 def _without_results(files: list[StoredFile], config: BulkConfig) -> list[StoredFile]:
     """Leaves out what an earlier run into a folder below the input has written."""
-    inputs, out = config.inputs.rstrip("/"), config.out.rstrip("/")
-    if storage.is_local(inputs) and storage.is_local(out):
-        inputs, out = str(Path(inputs).resolve()), str(Path(out).resolve())
-    below = f"{out}/".removeprefix(f"{inputs}/")
+    below = f"{config.out}/".removeprefix(f"{config.inputs}/")
     return [file for file in files if not file.path.startswith(below)]
 
 
@@ -178,7 +183,7 @@ def _segment(config: BulkConfig, plans: Sequence[ShardPlan], pipeline: beam.Pipe
         | "Write" >> beam.Map(write_chunk, config=config, plans=folder)
     )
     is_local = storage.is_local(config.out)
-    report = Path(f"{config.out.rstrip('/')}.engine.txt" if is_local else "bulk.engine.txt")
+    report = Path(f"{config.out}.engine.txt" if is_local else "bulk.engine.txt")
     run_to_end(
         pipeline,
         runner=config.runner,

@@ -1,6 +1,5 @@
 """Folders and buckets alike: Beam's file systems, with files that appear whole or not at all."""
 
-import os
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
+from preprocessing.finding import walk_files
 from preprocessing.publish import write_bytes
 from preprocessing.spec import DICOM_MAGIC, DICOM_MAGIC_OFFSET
 from serving.errors import InputError
@@ -35,6 +35,11 @@ def is_local(root: str) -> bool:
     return FileSystems.get_scheme(root) is None
 
 
+def absolute(root: str) -> str:
+    """Gives the address of a folder or bucket that is the same wherever a worker runs."""
+    return str(Path(root).resolve()) if is_local(root) else root.rstrip("/")
+
+
 def join(root: str, path: str) -> str:
     """Gives the address of a path below a folder or bucket."""
     return FileSystems.join(root, *path.split("/")) if path else root
@@ -45,6 +50,7 @@ def list_files(root: str) -> list[StoredFile]:
 
     Raises:
         InputError: if it cannot be listed.
+        OSError: if a folder of this machine cannot be read.
     """
     if is_local(root):
         return _list_local(Path(root))
@@ -79,15 +85,11 @@ def _list_local(root: Path) -> list[StoredFile]:
         found = "is a file" if root.exists() else "does not exist"
         raise InputError(f"{root} {found}; expected a folder")
     files = []
-    for here, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for path in (Path(here) / name for name in names if not name.startswith(".")):
-            if path.is_file():
-                status = path.stat()
-                name = path.relative_to(root).as_posix()
-                files.append(
-                    StoredFile(path=name, num_bytes=status.st_size, changed_s=status.st_mtime)
-                )
+    for path in walk_files(root, leave_out=()):
+        if path.is_file():
+            status = path.stat()
+            name = path.relative_to(root).as_posix()
+            files.append(StoredFile(path=name, num_bytes=status.st_size, changed_s=status.st_mtime))
     return sorted(files, key=lambda file: file.path)
 
 
@@ -97,8 +99,11 @@ def begins_like_dicom(address: str) -> bool:
     Raises:
         OSError: if it cannot be read.
     """
-    with FileSystems.open(address, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-        return bytes(file.read(DICOM_MAGIC_OFFSET + len(DICOM_MAGIC))).endswith(DICOM_MAGIC)
+    try:
+        with FileSystems.open(address, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+            return bytes(file.read(DICOM_MAGIC_OFFSET + len(DICOM_MAGIC))).endswith(DICOM_MAGIC)
+    except (FileNotFoundError, PermissionError):
+        return False
 
 
 def read(address: str) -> bytes:
@@ -162,11 +167,12 @@ def local_copies(root: str, paths: Sequence[str]) -> Iterator[Mapping[str, Path]
 
 
 @contextmanager
-def local_folder(address: str, *, last: str) -> Iterator[Path]:
+def local_folder(address: str, names: Sequence[str], *, last: str) -> Iterator[Path]:
     """Gives a folder of this machine to fill; what a bucket is to hold goes there at the end.
 
     Args:
         address: of the folder.
+        names: of all files that it may hold; those that are not written go.
         last: name of the file that says that all others are there; an older one goes first.
 
     Raises:
@@ -179,5 +185,6 @@ def local_folder(address: str, *, last: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         yield folder
+        remove([join(address, each) for each in names if not (folder / each).exists()])
         for path in sorted(folder.iterdir(), key=lambda path: (path.name == last, path.name)):
             publish(join(address, path.name), path.read_bytes())

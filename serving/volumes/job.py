@@ -52,6 +52,9 @@ NIFTI_FILENAME = "lungs.nii.gz"
 SEGMENTATION_FILENAME = "lungs.dcm"
 PREVIEW_FILENAMES = ("coronal.png", "sagittal.png")
 
+RESULT_FILENAMES = (NIFTI_FILENAME, SEGMENTATION_FILENAME, *PREVIEW_FILENAMES)
+"""All that may lie beside ``result.json``."""
+
 USUAL_ML = (500.0, 10_000.0)
 """Both lungs of adults hold 2 to 8 liters; what is outside of this range deserves a look."""
 
@@ -184,6 +187,8 @@ def find_inputs(config: PredictConfig) -> tuple[list[ScanFiles], list[str]]:
     unreadable: list[str] = []
     skipped: list[str] = []
     for source in config.inputs:
+        if source.resolve() == config.out.resolve():
+            raise InputError(f"{source} is --out too; expected another folder for the results")
         if source.is_file() and is_nifti(source.name):
             name = nifti_stem(source.name)
             scans.append(nifti_scan(source, name=name, shown=str(source.parent)))
@@ -204,7 +209,7 @@ def find_inputs(config: PredictConfig) -> tuple[list[ScanFiles], list[str]]:
     if not scans and not unreadable:
         raise InputError(
             f"{' '.join(map(str, config.inputs))}: no CT series and no NIfTI volume; "
-            + (f"{len(skipped)} files are something else, as said above" if skipped else "no file")
+            + (f"{len(skipped)} files are something else" if skipped else "no file")
         )
     return _with_names_apart(scans), unreadable
 

@@ -3,6 +3,7 @@
 import copy
 import logging
 import re
+import threading
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -21,6 +22,9 @@ from serving.volumes.lungs import LEFT, NAMES, RIGHT
 # They tell what they copy, and that may be a name; on workers too.
 for _library in ("highdicom", "pydicom"):
     logging.getLogger(_library).setLevel(logging.ERROR)
+
+_WARNINGS = threading.Lock()
+"""Filters of warnings are those of all threads."""
 
 _NAME = "lung-ct-segmentation"
 _SERIES_NUMBER_OFFSET = 9000
@@ -62,7 +66,7 @@ def make_segmentation(
             nothing of what they hold.
     """
     # The library remarks on what it copies, such as names without a first name, and shows it.
-    with warnings.catch_warnings():
+    with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             completed = [_completed(header, spacing_mm=spacing_mm) for header in headers]

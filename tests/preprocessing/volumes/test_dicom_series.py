@@ -17,6 +17,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from preprocessing.volumes import dicom_series
 from preprocessing.volumes.dicom_series import read_series
 from preprocessing.volumes.scans import Scan, UnreadableScanError
 from tests.scan_files import SPACING_MM, chest, write_series
@@ -213,6 +214,7 @@ def test_rounded_headers_are_borne(tmp_path: Path) -> None:
     [
         {"RescaleSlope": None},
         {"PixelSpacing": 0.8},
+        {"ImagePositionPatient": [1, 2, float("nan")]},
         {"ImagePositionPatient": [1, 2]},
         {"Rows": None},
     ],
@@ -236,11 +238,20 @@ def test_missing_identifiers_are_borne(tmp_path: Path, tag: str) -> None:
     np.testing.assert_array_equal(read(paths).hounsfield.array, hounsfield)
 
 
-def test_errors_of_the_disk_are_no_refusals(tmp_path: Path) -> None:
+def test_errors_of_the_disk_are_no_refusals(tmp_path: Path, monkeypatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    paths = write_series(tmp_path, chest()[0])
+    monkeypatch.setattr(dicom_series.pydicom, "dcmread", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        read(paths)
+
+
+def test_file_that_is_gone_is_named(tmp_path: Path) -> None:
     paths = write_series(tmp_path, chest()[0])
     paths[2].unlink()
-    with pytest.raises(FileNotFoundError):
-        read(paths)
+    assert "0002.dcm cannot be read (No such file or directory)" in refusal(paths)
 
 
 def test_slices_far_from_axial_are_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ImplicitVRLittleEndian
 
 from preprocessing.volumes.dicom_series import read_series
+from preprocessing.volumes.finding import find_scans
 from preprocessing.volumes.mask_volumes import read_scan_mask
 from preprocessing.volumes.scans import Scan, UnreadableScanError
 from tests.scan_files import (
@@ -109,6 +110,43 @@ def test_grids_of_few_digits_match(tmp_path: Path) -> None:
     affine = affine_of(origin=(-250.37, -180.91, -1187.3), spacing=spacing).astype(np.float32)
     write_nifti(tmp_path / "mask.nii.gz", mask, affine)
     np.testing.assert_array_equal(read(tmp_path / "mask.nii.gz", scan), mask)
+
+
+def test_mask_beside_the_scan_is_refused(tmp_path: Path, series, scan: Scan) -> None:
+    far = affine_of(origin=(-100.0, -80.0, 200.0))
+    write_nifti(tmp_path / "mask.nii.gz", chest()[1], far)
+    assert "lies wholly beside its scan" in refusal(tmp_path / "mask.nii.gz", scan)
+    write_nifti(tmp_path / "mask.nii.gz", np.zeros_like(chest()[1]), far)
+    assert not read(tmp_path / "mask.nii.gz", scan).any()
+    other = write_series(tmp_path / "other", chest()[0], origin=(-100.0, -80.0, 200.0))
+    write_segmentation(tmp_path / "seg.dcm", other, {"Lung": chest()[1]})
+    assert "lies wholly beside its scan" in refusal(tmp_path / "seg.dcm", scan)
+
+
+def test_structures_that_were_filled_are_named(tmp_path: Path, series, scan: Scan) -> None:
+    outlines = {"Lung_L": [square(2, 8.5, 7.5, 10.5, 9.5)], "Lung_R": []}
+    write_outlines(tmp_path / "rt.dcm", series, outlines)
+    found = read_scan_mask(
+        tmp_path / "rt.dcm", scan, source="rt.dcm", structure="Lung", foreground=None
+    )
+    assert found.structures == ("Lung_L",)
+
+
+@pytest.mark.parametrize("kind", ["FRACTIONAL", "LABELMAP"])
+def test_other_kinds_of_segmentation_are_read(
+    tmp_path: Path, series, scan: Scan, kind: str
+) -> None:
+    mask = chest()[1]
+    if kind == "FRACTIONAL":
+        write_segmentation(tmp_path / "seg.dcm", series, {"Lung": mask}, kind=kind)
+    else:
+        labels = mask * np.where(np.arange(20) < 10, 1, 2).astype(np.uint8)
+        labels[0, :4, :4] = 3
+        sides = {"Lung right": labels == 1, "Lung left": labels == 2, "Heart": labels == 3}
+        write_segmentation(tmp_path / "seg.dcm", series, sides, kind=kind)
+    np.testing.assert_array_equal(read(tmp_path / "seg.dcm", scan), mask)
+    found = find_scans(tmp_path, role="images")
+    assert [paths for paths in found.masks.values()] == [["seg.dcm"]]
 
 
 def test_structure_without_outlines_is_refused(tmp_path: Path, series, scan: Scan) -> None:

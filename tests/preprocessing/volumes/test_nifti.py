@@ -1,3 +1,4 @@
+import struct
 from pathlib import Path
 
 import nibabel as nib
@@ -126,6 +127,29 @@ def test_two_ways_to_lie_are_refused(tmp_path: Path) -> None:
     image.set_qform(affine_of(), code=1)
     nib.save(image, tmp_path / "P1.nii")
     assert read_nifti_scan(tmp_path / "P1.nii", source="P1.nii").hounsfield.array.any()
+
+
+def test_header_that_nifti_does_not_allow_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "P1.nii"
+    write(path, chest()[0])
+    whole = bytearray(path.read_bytes())
+    for changes in (
+        {252: struct.pack("<h", 1), 256: struct.pack("<fff", 2, 2, 2)},  # a quaternion of no length
+        {123: b"\x05"},  # a unit that there is not
+    ):
+        content = bytearray(whole)
+        for at, value in changes.items():
+            content[at : at + len(value)] = value
+        path.write_bytes(content)
+        assert "has a header that NIfTI does not allow" in refusal(path)
+
+
+def test_flat_image_with_both_places_is_refused(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(np.zeros((4, 4), np.int16), affine_of())
+    image.set_qform(affine_of(), code=1)
+    image.set_sform(affine_of(), code=1)
+    nib.save(image, tmp_path / "P1.nii")
+    assert "expected one volume of three axes" in refusal(tmp_path / "P1.nii")
 
 
 def test_nearly_right_angles_are_made_right(tmp_path: Path) -> None:

@@ -252,11 +252,13 @@ def test_bucket_is_read_and_written(
     (refused,) = remote.refused
     assert "P2/0002.dcm at -290.00 mm" in refused.reason
     assert str(tmp_path) not in refused.reason
-    again = run(
-        f"bucket:/{scans}", f"bucket:/{tmp_path / 'bucket/scans'}", model=str(model_base_path)
-    )
+    places = f"bucket:/{scans}", f"bucket:/{tmp_path / 'bucket/scans'}"
+    again = run(*places, model=str(model_base_path))
     assert again.num_finished_before == again.num_shards
+    assert (tmp_path / "bucket/scans/scans/P1/coronal.png").is_file()
+    run(*places, model=str(model_base_path), overlays=False)
     assert (tmp_path / "bucket/scans/scans/P1/lungs.dcm").is_file()
+    assert not (tmp_path / "bucket/scans/scans/P1/coronal.png").exists()
 
 
 def test_bucket_without_its_library_is_told(model_base_path: Path, tmp_path: Path) -> None:
@@ -350,6 +352,40 @@ def test_neighbors_are_told_apart(model_base_path: Path, scans: Path, tmp_path: 
     assert manifest["left_out"] == ["README", "notes.txt", "sub/P3.json"]
 
 
+def test_masks_beside_scans_are_left_out(
+    model_base_path: Path, scans: Path, tmp_path: Path
+) -> None:
+    run(scans, tmp_path / "out", model=str(model_base_path))
+    (scans / "P1/lungs.dcm").write_bytes((tmp_path / "out/scans/P1/lungs.dcm").read_bytes())
+    run(scans, tmp_path / "again", model=str(model_base_path))
+    assert lines(tmp_path / "again").keys() == {"P1", "sub/P3.nii.gz"}
+    manifest = json.loads((tmp_path / "again/bulk.json").read_text())
+    assert manifest["left_out"] == ["P1/lungs.dcm", "notes.txt"]
+    (tmp_path / "masks").mkdir()
+    (scans / "P1/lungs.dcm").rename(tmp_path / "masks/lungs.dcm")
+    with pytest.raises(InputError, match=r"holds no slice and no CT; .*such as lungs\.dcm"):
+        run(tmp_path / "masks", tmp_path / "nothing", model=str(model_base_path))
+
+
+def test_link_to_nowhere_is_refused(model_base_path: Path, tmp_path: Path) -> None:
+    write_slices(tmp_path / "slices")
+    read = storage.list_files
+    (tmp_path / "slices/gone.bmp").write_bytes(b"")
+    files = read(str(tmp_path / "slices"))
+    (tmp_path / "slices/gone.bmp").unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "list_files", lambda root: files if "slices" in root else read(root))
+        (refused,) = run(tmp_path / "slices", tmp_path / "out", model=str(model_base_path)).refused
+    assert refused.file == "gone.bmp"
+    assert refused.reason.startswith("cannot be read (No such file or directory)")
+
+
+def test_results_need_a_folder_of_their_own(model_base_path: Path, tmp_path: Path) -> None:
+    write_slices(tmp_path / "slices")
+    with pytest.raises(InputError, match="is the input too; expected another folder"):
+        run(tmp_path / "slices", f"{tmp_path}/slices/", model=str(model_base_path))
+
+
 def test_two_series_of_one_folder_are_two_results(model_base_path: Path, tmp_path: Path) -> None:
     _, mask = chest((6, 64, 64))
     hounsfield = np.where(mask > 0, -850, 40).astype(np.int16)
@@ -369,6 +405,16 @@ def test_archive_without_any_slice_is_told(model_base_path: Path, tmp_path: Path
     write_series(tmp_path / "scans", chest()[0], change=mr)
     with pytest.raises(InputError, match="holds no slice and no CT; the 6 files that were looked"):
         run(tmp_path / "scans", tmp_path / "out", model=str(model_base_path))
+
+
+def test_relative_folders_are_those_of_the_command(
+    model_base_path: Path, tmp_path: Path, monkeypatch
+) -> None:
+    write_slices(tmp_path / "slices")
+    monkeypatch.chdir(tmp_path)
+    assert run("slices", "./slices/out", model=str(model_base_path)).num_results == 7
+    assert run("./slices/", "slices/out", model=str(model_base_path)).num_finished_before == 3
+    assert len(lines(tmp_path / "slices/out")) == 7
 
 
 def test_folder_named_like_a_pattern_is_a_folder(model_base_path: Path, tmp_path: Path) -> None:

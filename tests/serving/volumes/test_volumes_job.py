@@ -347,6 +347,12 @@ def test_what_is_no_ct_is_refused(server: EmbeddedServer, tmp_path: Path) -> Non
         run(tmp_path / "P1", out=tmp_path / "out", target=server.target)
 
 
+def test_results_need_a_folder_of_their_own(tmp_path: Path) -> None:
+    write_nifti(tmp_path / "scans/P1.nii", HOUNSFIELD)
+    with pytest.raises(InputError, match="is --out too; expected another folder"):
+        run(tmp_path / "scans", out=tmp_path / "scans", target="localhost:1")
+
+
 def test_server_that_is_gone_ends_the_run(tmp_path: Path) -> None:
     write_nifti(tmp_path / "scans/P1.nii", HOUNSFIELD)
     write_nifti(tmp_path / "scans/P2.nii", HOUNSFIELD)
