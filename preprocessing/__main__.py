@@ -24,7 +24,7 @@ from preprocessing.finding import printable
 from preprocessing.inspection.config import InspectConfig
 from preprocessing.manifest import DatasetManifest
 from preprocessing.records import ENCODINGS
-from preprocessing.refusals import describe_refused
+from preprocessing.refusals import describe_refused, refused_list
 from preprocessing.shards import ShardWriteError
 from preprocessing.spec import READ_CHOICES
 
@@ -101,10 +101,16 @@ def _tfrecords(flags: dict[str, Any], beam_options: Sequence[str]) -> int:
 
     summary = pipeline.run(config, is_terminal=sys.stderr.isatty())
     dataset = summary.dataset
-    for entry in dataset.refused[:_NUM_REFUSED_SHOWN]:
-        print(f"refused: {describe_refused(entry, config)}")
-    if dataset.refused[_NUM_REFUSED_SHOWN:]:
-        print(f"refused: {len(dataset.refused) - _NUM_REFUSED_SHOWN} more, see dataset.json")
+    listed = refused_list(config.out.resolve())
+    if listed.exists():  # of scans, whose files dataset.json does not name
+        refused, place = listed.read_text(encoding="utf-8").splitlines(), str(listed)
+    else:
+        refused = [describe_refused(entry, config) for entry in dataset.refused]
+        place = "dataset.json"
+    for line in refused[:_NUM_REFUSED_SHOWN]:
+        print(f"refused: {line}")
+    if refused[_NUM_REFUSED_SHOWN:]:
+        print(f"refused: {len(refused) - _NUM_REFUSED_SHOWN} more, see {place}")
     num_examples = sum(split.num_examples for split in dataset.splits.values())
     for name, split in dataset.splits.items():
         print(
