@@ -1,5 +1,6 @@
 """Slices, a model with random weights, and servers over it, for the benchmarks of serving."""
 
+import argparse
 import os
 import socket
 import subprocess
@@ -65,6 +66,47 @@ def write_model(folder: Path, *, image_size: int, filters: int, precision: str =
     ServedModel(model).save(folder / "1")
     write_warm_up_requests(folder / "1", [1])
     return folder
+
+
+def parser_of(description: str | None, *, image_size: int, filters: int) -> argparse.ArgumentParser:
+    """Gives a parser with the flags of the model and of the rounds.
+
+    Args:
+        description: of the benchmark.
+        image_size: that the model works at, by default.
+        filters: of the first level, by default.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
+        "--image-size", type=int, default=image_size, help="that the model works at"
+    )
+    parser.add_argument("--filters", type=int, default=filters)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--model", type=Path, help="folder of a trained one (default: a new one)")
+    return parser
+
+
+def model_of(flags: argparse.Namespace, folder: Path) -> Path:
+    """Gives the folder of the model that the flags of `parser_of` ask for, written if it is new."""
+    if flags.model is not None:
+        return flags.model
+    return write_model(folder / "model", image_size=flags.image_size, filters=flags.filters)
+
+
+def write_slices(folder: Path, count: int, *, different: int, size: int) -> str:
+    """Writes slices as BMP files, some again and again, and says what they are.
+
+    Args:
+        folder: where to; is made.
+        count: of files.
+        different: of slices.
+        size: height and width in pixels.
+    """
+    folder.mkdir()
+    kind, images = some_slices(different, size=size)
+    for index in range(count):
+        Image.fromarray(images[index % different]).save(folder / f"z{index:03}.bmp")
+    return kind
 
 
 class Server:

@@ -4,7 +4,6 @@ The client writes a PNG for each mask, the bulk job run lengths in shards; neith
 both clean masks and average flips, as they do by default. All share the cores of this machine.
 """
 
-import argparse
 import logging
 import shutil
 import statistics
@@ -14,8 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from PIL import Image
-from served_model import Server, servers, some_slices, write_model
+from served_model import Server, model_of, parser_of, servers, write_slices
 
 from serving import predict
 from serving.bulk import job
@@ -54,24 +52,15 @@ WAYS: dict[str, Callable[[Path, Path, Server, Path], int]] = {
 
 def main() -> None:
     """Reads the flags and measures."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__, image_size=128, filters=16)
     parser.add_argument("--slices", type=int, default=500)
-    parser.add_argument("--image-size", type=int, default=128, help="that the model works at")
-    parser.add_argument("--filters", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--model", type=Path, help="folder of a trained one (default: a new one)")
     flags = parser.parse_args()
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if (model := flags.model) is None:
-            sizes = {"image_size": flags.image_size, "filters": flags.filters}
-            model = write_model(folder / "model", **sizes)
+        model = model_of(flags, folder)
         slices = folder / "slices"
-        slices.mkdir()
-        kind, images = some_slices(NUM_DIFFERENT, size=SIZE)
-        for index in range(flags.slices):
-            Image.fromarray(images[index % NUM_DIFFERENT]).save(slices / f"z{index:03}.bmp")
+        kind = write_slices(slices, flags.slices, different=NUM_DIFFERENT, size=SIZE)
         seconds: dict[str, list[float]] = {way: [] for way in WAYS}
         with servers(model) as (server,):
             for _ in range(flags.rounds):

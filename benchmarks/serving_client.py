@@ -4,7 +4,6 @@ The model is small, so that the client counts: with a large one every way takes 
 model. All ways write the same masks as PNG, without cleaning, flips and overlays, and take turns.
 """
 
-import argparse
 import base64
 import json
 import logging
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from served_model import Server, servers, some_slices, write_model
+from served_model import Server, model_of, parser_of, servers, write_slices
 
 from serving.config import PredictConfig
 from serving.predict import run
@@ -116,26 +115,17 @@ def save(mask: np.ndarray, path: Path) -> None:
 
 def main() -> None:
     """Reads the flags and measures."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__, image_size=128, filters=8)
     parser.add_argument("--slices", type=int, default=500)
-    parser.add_argument("--image-size", type=int, default=128, help="that the model works at")
-    parser.add_argument("--filters", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--model", type=Path, help="folder of a trained one (default: a new one)")
     usual = [way for way in WAYS if way != REST_NUMBERS]
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=usual)
     flags = parser.parse_args()
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if (model := flags.model) is None:
-            sizes = {"image_size": flags.image_size, "filters": flags.filters}
-            model = write_model(folder / "model", **sizes)
+        model = model_of(flags, folder)
         slices = folder / "slices"
-        slices.mkdir()
-        kind, images = some_slices(NUM_DIFFERENT, size=SIZE)
-        for index in range(flags.slices):
-            Image.fromarray(images[index % NUM_DIFFERENT]).save(slices / f"z{index:03}.bmp")
+        kind = write_slices(slices, flags.slices, different=NUM_DIFFERENT, size=SIZE)
         seconds: dict[str, list[float]] = {way: [] for way in flags.ways}
         masks: dict[str, bytes] = {}
         with servers(model, rest=True) as (server,):

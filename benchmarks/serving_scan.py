@@ -7,7 +7,6 @@ saves a NIfTI; it checks nothing, cleans nothing, and writes no SEG and no pictu
 waits for the model it cleans the masks of the slices before.
 """
 
-import argparse
 import logging
 import shutil
 import statistics
@@ -20,7 +19,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 from PIL import Image
-from served_model import Server, servers, some_slices, write_model
+from served_model import Server, model_of, parser_of, servers, some_slices
 from slices import ROOT, default_folders
 
 from serving.client import SegmentationClient
@@ -84,19 +83,13 @@ def by_hand(series: Path, out: Path, server: Server) -> float:
 
 def main() -> None:
     """Reads the flags and measures."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__, image_size=256, filters=16)
     parser.add_argument("--slices", type=int, default=300)
-    parser.add_argument("--image-size", type=int, default=256, help="that the model works at")
-    parser.add_argument("--filters", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--model", type=Path, help="folder of a trained one (default: a new one)")
     flags = parser.parse_args()
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if (model := flags.model) is None:
-            sizes = {"image_size": flags.image_size, "filters": flags.filters}
-            model = write_model(folder / "model", **sizes)
+        model = model_of(flags, folder)
         kind = make_series(folder / "series", num_slices=flags.slices)
         rows: dict[str, list[tuple[float, float, float]]] = {}
         with servers(model) as (server,):

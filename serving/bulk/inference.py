@@ -1,5 +1,6 @@
 """Two ways to ask a model for Beam's RunInference: in the worker itself, and at an endpoint."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from trainer.signature import ARRAY_SIGNATURE, IMAGE, PROBABILITY, PROBABILITY_T
 from trainer.test_time import flipped, mean_of_flips
 
 
-class ChunkHandler(ModelHandler[Chunk, Answers, Any]):
+class ChunkHandler(ModelHandler[Chunk, Answers, Any], ABC):
     """What both have in common: a chunk is a batch already."""
 
     def __init__(self, config: BulkConfig) -> None:
@@ -39,9 +40,9 @@ class ChunkHandler(ModelHandler[Chunk, Answers, Any]):
         """Segments all slices of a chunk."""
         return [self.answer(chunk, model) for chunk in batch]
 
+    @abstractmethod
     def answer(self, chunk: Chunk, model: Any) -> Answers:
         """Segments all slices of a chunk."""
-        raise NotImplementedError
 
     def get_num_bytes(self, batch: Sequence[Chunk]) -> int:
         """Gives the bytes of the pixels, for Beam's own counters."""

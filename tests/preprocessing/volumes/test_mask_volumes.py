@@ -2,10 +2,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ImplicitVRLittleEndian
+from skimage.measure import find_contours
 
 from preprocessing.volumes.dicom_series import read_series
 from preprocessing.volumes.finding import find_scans
@@ -213,6 +215,20 @@ def test_outlines_are_filled_and_an_inner_one_is_a_hole(tmp_path: Path, series, 
     expected[2, 9:11, 8:10] = 1  # touches the other lung, and is no hole of it
     expected[4, 1, 1] = 1
     np.testing.assert_array_equal(read(tmp_path / "rt.dcm", scan), expected)
+
+
+def test_outlines_of_real_masks_give_the_masks(lctsc: Path, tmp_path: Path) -> None:
+    paths = sorted((lctsc / "masks").glob("*-103_z*.bmp"))[::5]
+    masks = np.stack([np.asarray(Image.open(path)) > 0 for path in paths])
+    series = write_series(tmp_path / "P1", np.where(masks, -850, 40).astype(np.int16))
+    scan = read_series({path.name: path for path in series}, source="P1")[0]
+    outlines = [
+        [(-100 + 0.8 * x, -80 + 0.8 * y, -300 + 5.0 * index) for y, x in outline]
+        for index, mask in enumerate(masks)
+        for outline in find_contours(mask.astype(float), 0.5)
+    ]
+    write_outlines(tmp_path / "rt.dcm", series, {"Lungs": outlines})
+    np.testing.assert_array_equal(read(tmp_path / "rt.dcm", scan), masks)
 
 
 def test_outline_off_the_scan_is_refused(tmp_path: Path, series, scan: Scan) -> None:
