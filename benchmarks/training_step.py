@@ -5,6 +5,7 @@ this project: give --torch-python, an interpreter that has it, or it is left out
 """
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -21,6 +22,7 @@ CONTENDERS = {
     OURS: "ours: instance normalization",
     "ours_plain": "ours: no normalization",
     "ours_float32": "ours: instance normalization, float32",
+    "ours_without_onednn": "ours: instance normalization, float32, TF_ENABLE_ONEDNN_OPTS=0",
     "keras_instance": "Keras fit: instance normalization (its GroupNormalization)",
     "keras_batch": "Keras fit: batch normalization",
     "torch_instance": "PyTorch: instance normalization",
@@ -29,7 +31,7 @@ CONTENDERS = {
     "torch_batch_compiled": "PyTorch, compiled: batch normalization",
     "torch_plain": "PyTorch: no normalization",
 }
-"""All but ``ours_float32`` in bfloat16; PyTorch in channels_last, with its fused Adam."""
+"""In bfloat16 but for those named float32; PyTorch in channels_last, with its fused Adam."""
 
 Work = Callable[[int], None]
 """Trains for a number of steps."""
@@ -189,10 +191,12 @@ def make_work(name: str, size: int, filters: int, batch: int) -> Work:
     """Sets a contender up."""
     kind, _, rest = name.partition("_")
     if kind == "ours":
+        if rest == "without_onednn":
+            os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
         return ours(
             *(size, filters, batch),
             normalization="none" if rest == "plain" else "instance",
-            precision="float32" if rest == "float32" else "bfloat16",
+            precision="float32" if rest in ("float32", "without_onednn") else "bfloat16",
         )
     if kind == "keras":
         return keras_fit(size, filters, batch, normalization=rest)

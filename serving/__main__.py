@@ -125,12 +125,12 @@ def _wait_for(stop: "queue.SimpleQueue[int]") -> None:
 
 def _print_start(config: ServeConfig, server: "EmbeddedServer") -> None:
     from serving.container.command import as_shell, docker_command
-    from serving.embedded.description import describe_signatures
+    from serving.engine import describe_signatures
 
     models = server.models.served()
     for model in models:
         print(f"{model.name} version {model.version} from {model.folder}")
-        for line in describe_signatures(model):
+        for line in describe_signatures(model.session.signatures):
             print(f"  {line}")
     print(f"gRPC at {server.target}, REST {f'at {server.rest_url}' if server.rest_url else 'off'}")
     print("Ctrl-C stops it.")

@@ -35,6 +35,7 @@ CONTRACTS = {
         "preprocessing.volumes.windowing",
         "trainer.postprocessing",
         "trainer.signature",
+        "trainer.startup",
         "trainer.test_time",
     },
 }
@@ -88,7 +89,7 @@ HOMES = {
         "serving/async_client.py",
         "serving/client.py",
         "serving/endpoint.py",
-        "serving/embedded/codes.py",
+        "serving/status.py",
         "serving/embedded/server.py",
         "serving/embedded/servicers.py",
     },

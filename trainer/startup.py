@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import platform
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -10,9 +11,14 @@ from collections.abc import Iterator
 LOG_LEVEL_VARIABLE = "TF_CPP_MIN_LOG_LEVEL"
 """Set it to anything, and TensorFlow says all that it has to say."""
 
+ONEDNN_VARIABLE = "TF_ENABLE_ONEDNN_OPTS"
+"""Set it to 0, and TensorFlow computes convolutions without oneDNN."""
+
 
 def import_tensorflow() -> None:
     """Imports TensorFlow, showing only errors from then on.
+
+    It computes by oneDNN then, where it has it; see ``prefer_onednn``.
 
     TensorFlow writes its first lines to the file descriptor of stderr before any setting is heard,
     so that descriptor is put aside for the time of the import.
@@ -20,6 +26,7 @@ def import_tensorflow() -> None:
     Raises:
         ImportError: if TensorFlow cannot be imported; what it wrote is shown first.
     """
+    prefer_onednn()
     if LOG_LEVEL_VARIABLE in os.environ:
         import tensorflow  # noqa: F401
 
@@ -29,6 +36,18 @@ def import_tensorflow() -> None:
         import tensorflow  # noqa: F401, F811
     for library in ("tensorflow", "absl"):
         logging.getLogger(library).setLevel(logging.ERROR)
+
+
+def prefer_onednn() -> None:
+    """Lets TensorFlow compute by oneDNN on every x86 processor; to be called before it is loaded.
+
+    By itself it does so only where it finds instructions made for neural networks, such as AVX-512
+    VNNI. With AVX2 alone a training step takes 1.5 times as long without oneDNN.
+
+    Source: tensorflow/core/util/util.cc, IsMKLEnabled; benchmarks/training_step.py.
+    """
+    if platform.machine() in ("x86_64", "AMD64"):
+        os.environ.setdefault(ONEDNN_VARIABLE, "1")
 
 
 @contextlib.contextmanager

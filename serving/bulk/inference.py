@@ -13,11 +13,11 @@ from serving import codec
 from serving.bulk.chunks import Answer, Answers, Chunk
 from serving.client import SegmentationClient, mask_of_pixels
 from serving.config import BulkConfig
-from serving.embedded import codes
-from serving.embedded.engine import EngineError, SavedModelSession
 from serving.endpoint import Endpoint
+from serving.engine import SavedModelSession
 from serving.errors import CallError, RefusedInputError
 from serving.pipeline import in_order
+from serving.status import StatusCode, StatusError
 from trainer.signature import ARRAY_SIGNATURE, IMAGE, PROBABILITY, PROBABILITY_THRESHOLD
 from trainer.test_time import flipped, mean_of_flips
 
@@ -63,8 +63,8 @@ class SavedModelHandler(ChunkHandler):
         for item in chunk.items:
             try:
                 masks = [self._mask(image, model) for image in item.gray_values]
-            except EngineError as error:
-                if error.code != codes.INVALID_ARGUMENT:
+            except StatusError as error:
+                if error.code != StatusCode.INVALID_ARGUMENT:
                     return Answers(chunk=chunk, failure=f"the model fails: {error}")
                 answers.append(Answer(reason=f"is refused by the model: {error}"))
                 continue

@@ -10,11 +10,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from serving import tensors, wire
-from serving.embedded import codes
-from serving.embedded.codes import RequestError
-from serving.embedded.engine import EngineError, TensorParseError
 from serving.embedded.models import ModelStore, ServedModel
+from serving.engine import TensorParseError
 from serving.protos import get_model_metadata_pb2, model_management_pb2, predict_pb2
+from serving.status import StatusCode, StatusError, invalid
 from trainer.signature import ARRAY_SIGNATURE
 
 _SIGNATURE_DEF = "signature_def"
@@ -35,7 +34,7 @@ def predict(models: ModelStore, request: Any, *, timeout_ms: int = 0) -> bytes:
         A serialized ``PredictResponse`` with typed fields.
 
     Raises:
-        RequestError: with TensorFlow Serving's code and text.
+        StatusError: with TensorFlow Serving's code and text.
     """
     with models.use(spec_of(request)) as model:
         outputs = run(model, request, timeout_ms=timeout_ms)
@@ -65,12 +64,14 @@ def run(model: ServedModel, request: Any, *, timeout_ms: int = 0) -> dict[str, t
         An array for each output that was asked for, by its key.
 
     Raises:
-        RequestError: with TensorFlow Serving's code and text.
+        StatusError: with TensorFlow Serving's code and text.
     """
     name = request.model_spec.signature_name or ARRAY_SIGNATURE.name
     signature = model.session.signatures.get(name)
     if signature is None:
-        raise RequestError(codes.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
+        raise StatusError(
+            StatusCode.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.'
+        )
     _check_inputs(signature, request.inputs)
     feeds = {
         signature.inputs[key].name: proto.SerializeToString()
@@ -83,9 +84,7 @@ def run(model: ServedModel, request: Any, *, timeout_ms: int = 0) -> dict[str, t
         )
     except TensorParseError as error:
         alias = next(k for k, info in signature.inputs.items() if info.name == error.tensor_name)
-        raise RequestError(codes.INVALID_ARGUMENT, f"tensor parsing error: {alias}") from error
-    except EngineError as error:
-        raise RequestError(error.code, error.message) from error
+        raise invalid(f"tensor parsing error: {alias}") from error
     return dict(zip(keys, arrays, strict=True))
 
 
@@ -93,17 +92,16 @@ def reload(models: ModelStore, request: Any) -> Any:
     """Answers a ``ReloadConfigRequest``: serves what it says, and nothing else.
 
     Raises:
-        RequestError: with TensorFlow Serving's code and text.
+        StatusError: with TensorFlow Serving's code and text.
     """
     if request.config.WhichOneof("config") != "model_config_list":
-        raise RequestError(
-            codes.INVALID_ARGUMENT,
+        raise invalid(
             "ServerModelConfig type not supported by HandleReloadConfigRequest. Only "
-            "ModelConfigList is currently supported",
+            "ModelConfigList is currently supported"
         )
     models.reload(request.config.model_config_list.config)
     response = model_management_pb2.ReloadConfigResponse()
-    response.status.error_code = codes.OK
+    response.status.SetInParent()  # OK
     return response
 
 
@@ -111,10 +109,10 @@ def spec_of(request: Any) -> Any:
     """Gives the ``ModelSpec`` of a request.
 
     Raises:
-        RequestError: if it has none.
+        StatusError: if it has none.
     """
     if not request.HasField("model_spec"):
-        raise RequestError(codes.INVALID_ARGUMENT, "Missing ModelSpec")
+        raise invalid("Missing ModelSpec")
     return request.model_spec
 
 
@@ -122,15 +120,12 @@ def input_infos(model: ServedModel, request: Any) -> Mapping[str, Any]:
     """Gives the ``TensorInfo`` of each input of the signature that a request names.
 
     Raises:
-        RequestError: with the code and text that TensorFlow Serving's REST API answers.
+        StatusError: with the code and text that TensorFlow Serving's REST API answers.
     """
     name = request.model_spec.signature_name or ARRAY_SIGNATURE.name
     signature = model.session.signatures.get(name)
     if signature is None:
-        raise RequestError(
-            codes.INVALID_ARGUMENT,
-            f'Serving signature name: "{name}" not found in signature def',
-        )
+        raise invalid(f'Serving signature name: "{name}" not found in signature def')
     inputs: Mapping[str, Any] = signature.inputs
     return inputs
 
@@ -139,17 +134,14 @@ def metadata(models: ModelStore, request: Any) -> Any:
     """Answers a ``GetModelMetadataRequest`` with the signatures.
 
     Raises:
-        RequestError: with TensorFlow Serving's code and text.
+        StatusError: with TensorFlow Serving's code and text.
     """
     spec = spec_of(request)
     if not request.metadata_field:
-        raise RequestError(
-            codes.INVALID_ARGUMENT,
-            "GetModelMetadataRequest must specify at least one metadata_field",
-        )
+        raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
     for field in request.metadata_field:
         if field != _SIGNATURE_DEF:
-            raise RequestError(codes.INVALID_ARGUMENT, f"Metadata field {field} is not supported")
+            raise invalid(f"Metadata field {field} is not supported")
     signatures = get_model_metadata_pb2.SignatureDefMap()
     response = get_model_metadata_pb2.GetModelMetadataResponse()
     with models.use(spec) as model:
@@ -165,7 +157,7 @@ def status(models: ModelStore, request: Any) -> Any:
     """Answers a ``GetModelStatusRequest``.
 
     Raises:
-        RequestError: with TensorFlow Serving's code and text.
+        StatusError: with TensorFlow Serving's code and text.
     """
     return models.status(spec_of(request))
 
@@ -173,18 +165,16 @@ def status(models: ModelStore, request: Any) -> Any:
 def _check_inputs(signature: Any, inputs: Iterable[str]) -> None:
     sent, expected = set(inputs), set(signature.inputs)
     if len(sent) != len(expected):
-        raise RequestError(
-            codes.INVALID_ARGUMENT,
+        raise invalid(
             f"input size does not match signature: {len(sent)}!={len(expected)} "
             f"len({_set(sent)}) != len({_set(expected)}). "
             f"Sent extra: {_set(sent - expected)}. "
-            f"Missing but required: {_set(expected - sent)}.",
+            f"Missing but required: {_set(expected - sent)}."
         )
     for key in sorted(sent - expected):
-        raise RequestError(
-            codes.INVALID_ARGUMENT,
+        raise invalid(
             f"input tensor alias not found in signature: {key}. "
-            f"Inputs expected to be in the set {_set(expected)}.",
+            f"Inputs expected to be in the set {_set(expected)}."
         )
 
 
@@ -192,13 +182,12 @@ def _output_keys(signature: Any, output_filter: Iterable[str]) -> list[str]:
     keys: list[str] = []
     for key in output_filter:
         if key not in signature.outputs:
-            raise RequestError(
-                codes.INVALID_ARGUMENT,
+            raise invalid(
                 f"output tensor alias not found in signature: {key} "
-                f"Outputs expected to be in the set {_set(signature.outputs)}.",
+                f"Outputs expected to be in the set {_set(signature.outputs)}."
             )
         if key in keys:
-            raise RequestError(codes.INVALID_ARGUMENT, f"duplicate output tensor alias: {key}")
+            raise invalid(f"duplicate output tensor alias: {key}")
         keys.append(key)
     return keys or sorted(signature.outputs)
 

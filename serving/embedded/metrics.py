@@ -10,8 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from serving.embedded import codes
-from serving.embedded.codes import RequestError
+from serving.status import StatusError
 
 DEFAULT_PATH = "/monitoring/prometheus/metrics"
 
@@ -44,8 +43,8 @@ class Metrics:
         start_s, status = time.perf_counter(), "OK"
         try:
             yield
-        except RequestError as error:
-            status = codes.STATUS_CODES[error.code].name
+        except StatusError as error:
+            status = error.code.name
             raise
         finally:
             elapsed_us = round(1e6 * (time.perf_counter() - start_s))

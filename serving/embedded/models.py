@@ -16,12 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from serving.embedded import codes
-from serving.embedded.codes import RequestError
-from serving.embedded.engine import EngineError, SavedModelSession
 from serving.embedded.metrics import Metrics
+from serving.engine import SavedModelSession
 from serving.errors import BrokenModelError, NoModelError
 from serving.protos import get_model_status_pb2
+from serving.status import StatusCode, StatusError, invalid
 
 logger = logging.getLogger(__name__)
 
@@ -30,13 +29,7 @@ NUM_RETRIES = 5
 RETRY_INTERVAL_S = 60.0
 LARGEST_VERSION = 2**63 - 1
 
-_State = get_model_status_pb2.ModelVersionStatus
-LOADING, AVAILABLE, UNLOADING, END = (
-    _State.LOADING,
-    _State.AVAILABLE,
-    _State.UNLOADING,
-    _State.END,
-)
+State = get_model_status_pb2.ModelVersionStatus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +50,7 @@ class ServedModel:
 
 
 WarmUp = Callable[[ServedModel], None]
-"""Plays the warm-up requests of a version; raises ``EngineError`` if one of them fails."""
+"""Plays the warm-up requests of a version; raises ``StatusError`` if one of them fails."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -65,8 +58,8 @@ class _Version:
     """One version, from when it was first seen until the server stops."""
 
     number: int
-    state: int = LOADING
-    error: EngineError | None = None
+    state: int = State.LOADING
+    error: StatusError | None = None
     served: ServedModel | None = None
     """What runs it, while it is available or unloading."""
 
@@ -83,7 +76,7 @@ class _Model:
     versions: dict[int, _Version] = field(default_factory=dict)
 
     def available(self) -> list[_Version]:
-        return [each for each in self.versions.values() if each.state == AVAILABLE]
+        return [each for each in self.versions.values() if each.state == State.AVAILABLE]
 
 
 class ModelStore:
@@ -110,7 +103,7 @@ class ModelStore:
         Raises:
             NoModelError: if a model has no version to load.
             BrokenModelError: if TensorFlow cannot load one.
-            RequestError: if the configuration cannot be followed.
+            StatusError: if the configuration cannot be followed.
         """
         self._changed = threading.Condition()
         self._models: dict[str, _Model] = {}
@@ -122,7 +115,7 @@ class ModelStore:
         self._configure(configs)
         try:
             for model in self._models.values():
-                self._load_first(model)
+                self._follow_first(model)
         except BaseException:
             self.close()
             raise
@@ -134,10 +127,10 @@ class ModelStore:
         """Gives the version that a ``ModelSpec`` means; it stays loaded until the block ends.
 
         Raises:
-            RequestError: with TensorFlow Serving's code and text.
+            StatusError: with TensorFlow Serving's code and text.
         """
         if not model_spec.name:
-            raise RequestError(codes.INVALID_ARGUMENT, "ModelSpec has no name specified.")
+            raise invalid("ModelSpec has no name specified.")
         with self._changed:
             version, served = self._find(model_spec)
             version.num_users += 1
@@ -152,7 +145,7 @@ class ModelStore:
         """Gives the ``GetModelStatusResponse``: every version that was ever seen, highest first.
 
         Raises:
-            RequestError: with TensorFlow Serving's code and text.
+            StatusError: with TensorFlow Serving's code and text.
         """
         name = model_spec.name
         with self._changed:
@@ -161,19 +154,21 @@ class ModelStore:
             wanted = self._version_number(model_spec)
             if wanted is not None:
                 if wanted not in versions:
-                    raise RequestError(
-                        codes.NOT_FOUND, f"Could not find version {wanted} of model {name}"
+                    raise StatusError(
+                        StatusCode.NOT_FOUND, f"Could not find version {wanted} of model {name}"
                     )
                 versions = {wanted: versions[wanted]}
             if not versions:
-                raise RequestError(codes.NOT_FOUND, f"Could not find any versions of model {name}")
+                raise StatusError(
+                    StatusCode.NOT_FOUND, f"Could not find any versions of model {name}"
+                )
             response = get_model_status_pb2.GetModelStatusResponse()
             for number in sorted(versions, reverse=True):
                 version = versions[number]
                 entry = response.model_version_status.add(version=number, state=version.state)
-                entry.status.error_code = codes.OK
-                if version.state == END and version.error:
-                    entry.status.error_code = version.error.code
+                entry.status.SetInParent()  # OK, where nothing else is said
+                if version.state == State.END and version.error:
+                    entry.status.error_code = version.error.number
                     entry.status.error_message = version.error.message
         return response
 
@@ -192,7 +187,7 @@ class ModelStore:
         Returns when each new model has a version.
 
         Raises:
-            RequestError: if it cannot be followed, and the one before stays in effect; or if a
+            StatusError: if it cannot be followed, and the one before stays in effect; or if a
                 model has no version yet, which is looked for then.
         """
         with self._following:
@@ -200,8 +195,8 @@ class ModelStore:
             models = self._follow_all()
             missing = [model.config.name for model in models if not model.available()]
             if missing:
-                raise RequestError(
-                    codes.UNKNOWN, f"models without an available version: {', '.join(missing)}"
+                raise StatusError(
+                    StatusCode.UNKNOWN, f"models without an available version: {', '.join(missing)}"
                 )
 
     def close(self, drain_s: float = 10.0) -> None:
@@ -233,16 +228,14 @@ class ModelStore:
         ):
             if version.served and number in (None, version.number):
                 return version, version.served
-        raise RequestError(codes.NOT_FOUND, f"Servable not found for request: {wanted}")
+        raise StatusError(StatusCode.NOT_FOUND, f"Servable not found for request: {wanted}")
 
     def _version_number(self, model_spec: Any) -> int | None:
         choice = model_spec.WhichOneof("version_choice")
         if choice == "version_label":
             model, label = self._models.get(model_spec.name), model_spec.version_label
             if model is None or label not in model.config.version_labels:
-                raise RequestError(
-                    codes.INVALID_ARGUMENT, f"Unrecognized servable version label: {label}"
-                )
+                raise invalid(f"Unrecognized servable version label: {label}")
             return int(model.config.version_labels[label])
         return int(model_spec.version.value) if choice == "version" else None
 
@@ -269,29 +262,24 @@ class ModelStore:
         names = [config.name for config in configs]
         for config in configs:
             if not config.name or names.count(config.name) > 1:
-                raise RequestError(
-                    codes.INVALID_ARGUMENT,
+                raise invalid(
                     f"model names are {', '.join(map(repr, names))}; expected each once, and none "
-                    "empty",
+                    "empty"
                 )
             if not config.model_platform and not config.model_type:
-                raise RequestError(
-                    codes.INVALID_ARGUMENT,
-                    "Illegal setting neither model_type(deprecated) nor model_platform.",
-                )
+                raise invalid("Illegal setting neither model_type(deprecated) nor model_platform.")
             if not Path(config.base_path).is_absolute():
-                raise RequestError(
-                    codes.INVALID_ARGUMENT,
+                raise invalid(
                     f"Expected model {config.name} to have an absolute path or URI; got "
-                    f"base_path()={config.base_path}",
+                    f"base_path()={config.base_path}"
                 )
             known = self._models.get(config.name)
             numbers = {version.number for version in known.available()} if known else set()
             for label, number in config.version_labels.items():
                 is_new = known is None or label not in known.config.version_labels
                 if number not in numbers and not (self._labels_may_wait and is_new):
-                    raise RequestError(
-                        codes.FAILED_PRECONDITION,
+                    raise StatusError(
+                        StatusCode.FAILED_PRECONDITION,
                         f"Request to assign label to version {number} of model {config.name}, "
                         "which is not currently available for inference",
                     )
@@ -311,114 +299,105 @@ class ModelStore:
                 logger.warning("%s cannot be read: %s", model.config.base_path, error)
         return models
 
-    def _follow(self, model: _Model) -> None:
-        """Loads the versions that are wanted, and then unloads those that are not."""
+    def _follow(self, model: _Model, *, is_first: bool = False) -> None:
+        """Loads the versions that are wanted, and then unloads those that are not.
+
+        At the start, what fails is told; later it is tried again.
+        """
         wanted = wanted_versions(model.config)
         for number in sorted(wanted):
             with self._changed:
                 version = model.versions.get(number)
-                if version is None or (version.state == END and not version.error):
+                if version is None or (version.state == State.END and not version.error):
                     version = model.versions[number] = _Version(number=number)
-                is_due = version.state == LOADING and time.monotonic() >= version.retry_at_s
+                is_due = version.state == State.LOADING and time.monotonic() >= version.retry_at_s
             if is_due and not self._is_stopped.is_set():
-                self._load(model, version)
+                self._load(model, version, is_first=is_first)
         with self._changed:
             available = model.available()
             unwanted = [version for version in available if version.number not in wanted]
             # Never without any version, as long as one is wanted.
             is_safe = not wanted or len(unwanted) < len(available)
             for number in model.versions.keys() - wanted:
-                if model.versions[number].state in (LOADING, END):
+                if model.versions[number].state in (State.LOADING, State.END):
                     # When it is wanted again, it is tried again.
-                    model.versions[number].state, model.versions[number].error = END, None
+                    model.versions[number].state, model.versions[number].error = State.END, None
         for version in unwanted if is_safe else ():
             logger.info("unloading %s version %d", model.config.name, version.number)
             self._unload_later(version)
 
-    def _load(self, model: _Model, version: _Version) -> None:
+    def _follow_first(self, model: _Model) -> None:
+        base = Path(model.config.base_path)
+        try:
+            self._follow(model, is_first=True)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise NoModelError(_why_none(base, model.config)) from error
+        if not model.versions:
+            raise NoModelError(_why_none(base, model.config))
+
+    def _load(self, model: _Model, version: _Version, *, is_first: bool) -> None:
         folder = _folder_of(model.config, version.number)
         try:
             served = self._load_and_warm_up(model.config.name, version.number, folder)
-        except EngineError as error:
+        except (StatusError, OSError) as error:
+            told = error
+            if not isinstance(told, StatusError):
+                told = StatusError(StatusCode.UNKNOWN, str(error))
+            text = f"{folder} cannot be loaded: {' '.join(told.message.split())}"
+            if is_first:
+                raise BrokenModelError(
+                    f"{text}; export the model again, or remove this folder so that the version "
+                    "before it is served"
+                ) from error
             with self._changed:
-                version.num_failures += 1
-                version.error = error
+                version.error, version.num_failures = told, version.num_failures + 1
                 version.retry_at_s = time.monotonic() + RETRY_INTERVAL_S
                 is_last = version.num_failures > NUM_RETRIES
-                version.state = END if is_last else LOADING
+                version.state = State.END if is_last else State.LOADING
             again = "it is given up" if is_last else f"it is tried again in {RETRY_INTERVAL_S:g} s"
-            logger.warning("%s cannot be loaded: %s; %s", folder, _line(error), again)
+            logger.warning("%s; %s", text, again)
             return
         with self._changed:
-            version.served, version.state, version.error = served, AVAILABLE, None
-        logger.info("serving %s version %d", model.config.name, version.number)
-
-    def _load_first(self, model: _Model) -> None:
-        """Loads a model at the start, where what fails is told instead of tried again."""
-        base = Path(model.config.base_path)
-        try:
-            wanted = wanted_versions(model.config)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise NoModelError(_why_none(base, model.config)) from error
-        for number in sorted(wanted):
-            version = model.versions[number] = _Version(number=number)
-            folder = _folder_of(model.config, number)
-            try:
-                served = self._load_and_warm_up(model.config.name, number, folder)
-            except EngineError as error:
-                raise BrokenModelError(
-                    f"{folder} cannot be loaded: {_line(error)}; export the model again, or remove "
-                    "this folder so that the version before it is served"
-                ) from error
-            version.served, version.state = served, AVAILABLE
-        if not model.versions:
-            raise NoModelError(_why_none(base, model.config))
+            version.served, version.state, version.error = served, State.AVAILABLE, None
+        if not is_first:
+            logger.info("serving %s version %d", model.config.name, version.number)
 
     def _load_and_warm_up(self, name: str, number: int, folder: Path) -> ServedModel:
         succeeded = False
         try:
-            served = self._load_session(name, number, folder)
+            if not (folder / SAVED_MODEL).is_file():
+                raise StatusError(
+                    StatusCode.NOT_FOUND,
+                    "Could not find SavedModel .pb or .pbtxt at supplied export directory path: "
+                    f"{folder}",
+                )
+            session = SavedModelSession(folder)
             succeeded = True
-        except OSError as error:
-            raise EngineError(codes.UNKNOWN, str(error)) from error
         finally:
             self._metrics.load(str(folder), succeeded=succeeded)
+        served = ServedModel(name=name, version=number, folder=folder, session=session)
         try:
             self._warm_up(served)
-        except OSError as error:
-            served.session.close()
-            raise EngineError(codes.UNKNOWN, str(error)) from error
-        except EngineError:
-            served.session.close()
+        except BaseException:
+            session.close()
             raise
         return served
 
-    def _load_session(self, name: str, number: int, folder: Path) -> ServedModel:
-        if not (folder / SAVED_MODEL).is_file():
-            raise EngineError(
-                codes.NOT_FOUND,
-                f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: "
-                f"{folder}",
-            )
-        return ServedModel(
-            name=name, version=number, folder=folder, session=SavedModelSession(folder)
-        )
-
     def _unload_later(self, version: _Version) -> None:
         with self._changed:
-            version.state = UNLOADING
+            version.state = State.UNLOADING
         threading.Thread(target=self._unload, args=(version,), daemon=True).start()
 
     def _unload(self, version: _Version, *, drain_s: float | None = None) -> None:
         """Waits for requests under way, for ever or for a while, and closes the session."""
         with self._changed:
-            version.state = UNLOADING
+            version.state = State.UNLOADING
             self._changed.wait_for(lambda: version.num_users == 0, timeout=drain_s)
             served, version.served = version.served, None
         if served:
             served.session.close()
         with self._changed:
-            version.state = END
+            version.state = State.END
 
 
 def wanted_versions(config: Any) -> set[int]:
@@ -470,7 +449,3 @@ def _why_none(base: Path, config: Any) -> str:
         below = sorted(path.parent.parent.name for path in base.glob(f"*/*/{SAVED_MODEL}"))
         hint = f"did you mean {base / below[0]}?" if below else "export a model first"
     return f"{base} holds no numbered version such as {base / '1'}; {hint}"
-
-
-def _line(error: EngineError) -> str:
-    return " ".join(error.message.split())

@@ -18,36 +18,33 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 
 from serving import tensors
-from serving.embedded import answers, codes, examples, rest_json
-from serving.embedded.codes import RequestError
+from serving.embedded import answers, examples, rest_json
 from serving.embedded.metrics import Metrics
 from serving.embedded.models import LARGEST_VERSION, ModelStore
 from serving.protos import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
+from serving.status import StatusCode, StatusError, invalid
 
 logger = logging.getLogger(__name__)
 
+_VERSION = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _MODEL_PATH = re.compile(
-    r"/v1/models(?:/(?P<name>[^/:]+))?"
-    r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?(?P<metadata>/metadata)?",
-    re.IGNORECASE,
+    rf"/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?P<metadata>/metadata)?", re.IGNORECASE
 )
 _PREDICTION_PATH = re.compile(
-    r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
-    r":(?P<method>classify|regress|predict)",
-    re.IGNORECASE,
+    rf"/v1/models/(?P<name>[^/:]+){_VERSION}:(?P<method>classify|regress|predict)", re.IGNORECASE
 )
 _CLIENT_CLOSED_REQUEST = 499
-_HTTP_STATUS: dict[int, int] = {
-    codes.OK: HTTPStatus.OK,
-    codes.CANCELLED: _CLIENT_CLOSED_REQUEST,
-    codes.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
-    codes.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
-    codes.NOT_FOUND: HTTPStatus.NOT_FOUND,
-    codes.RESOURCE_EXHAUSTED: HTTPStatus.TOO_MANY_REQUESTS,
-    codes.FAILED_PRECONDITION: HTTPStatus.BAD_REQUEST,
-    codes.OUT_OF_RANGE: HTTPStatus.BAD_REQUEST,
-    codes.UNIMPLEMENTED: HTTPStatus.NOT_IMPLEMENTED,
-    codes.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+_HTTP_STATUS: dict[StatusCode, int] = {
+    StatusCode.OK: HTTPStatus.OK,
+    StatusCode.CANCELLED: _CLIENT_CLOSED_REQUEST,
+    StatusCode.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
+    StatusCode.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
+    StatusCode.NOT_FOUND: HTTPStatus.NOT_FOUND,
+    StatusCode.RESOURCE_EXHAUSTED: HTTPStatus.TOO_MANY_REQUESTS,
+    StatusCode.FAILED_PRECONDITION: HTTPStatus.BAD_REQUEST,
+    StatusCode.OUT_OF_RANGE: HTTPStatus.BAD_REQUEST,
+    StatusCode.UNIMPLEMENTED: HTTPStatus.NOT_IMPLEMENTED,
+    StatusCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 
 
@@ -104,8 +101,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_body(HTTPStatus.OK, "text/plain", self.server.metrics.page())
             return
         try:
-            self._send(codes.OK, _describe(self.server.models, self.path))
-        except RequestError as error:
+            self._send(StatusCode.OK, _describe(self.server.models, self.path))
+        except StatusError as error:
             self._send(error.code, {"error": error.message})
 
     def do_POST(self) -> None:
@@ -114,8 +111,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(length) if length.isdecimal() else 0)
         with self.server.answering():
             try:
-                self._send(codes.OK, _predict(self.server, self.path, body))
-            except RequestError as error:
+                self._send(StatusCode.OK, _predict(self.server, self.path, body))
+            except StatusError as error:
                 self._send(error.code, {"error": error.message})
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
@@ -125,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         logger.debug("REST %s: " + format, self.address_string(), *args)
 
-    def _send(self, code: int, document: dict[str, Any]) -> None:
+    def _send(self, code: StatusCode, document: dict[str, Any]) -> None:
         self._send_json(_HTTP_STATUS.get(code, HTTPStatus.INTERNAL_SERVER_ERROR), document)
 
     def _send_json(self, http_status: int, document: dict[str, Any]) -> None:
@@ -145,19 +142,17 @@ def _predict(server: RestServer, path: str, body: bytes) -> dict[str, Any]:
     """Answers a POST.
 
     Raises:
-        RequestError: with TensorFlow Serving's code and text.
+        StatusError: with TensorFlow Serving's code and text.
     """
     match = _PREDICTION_PATH.fullmatch(path)
     if match is None:
-        raise RequestError(codes.INVALID_ARGUMENT, f"Malformed request: POST {path}")
+        raise invalid(f"Malformed request: POST {path}")
     request = predict_pb2.PredictRequest()
     _fill_model_spec(request.model_spec, match)
     method = match["method"].lower()
     with server.metrics.request(method, "REST", match["name"]):
-        if method == "classify":
-            examples.classify(server.models, request)
-        if method == "regress":
-            examples.regress(server.models, request)
+        if method != "predict":
+            examples.refuse(method, server.models, request)
         return _run(server.models, request, body)
 
 
@@ -179,15 +174,15 @@ def _describe(models: ModelStore, path: str) -> dict[str, Any]:
     """Answers a GET.
 
     Raises:
-        RequestError: with TensorFlow Serving's code and text.
+        StatusError: with TensorFlow Serving's code and text.
     """
     if not path.lower().startswith("/v1/"):
-        raise RequestError(codes.NOT_FOUND, f"Not Found: {path}; expected /v1/models/MODEL")
+        raise StatusError(StatusCode.NOT_FOUND, f"Not Found: {path}; expected /v1/models/MODEL")
     match = _MODEL_PATH.fullmatch(path)
     if match is None:
-        raise RequestError(codes.INVALID_ARGUMENT, f"Malformed request: GET {path}")
+        raise invalid(f"Malformed request: GET {path}")
     if not match["name"]:
-        raise RequestError(codes.INVALID_ARGUMENT, "Missing model name in request.")
+        raise invalid("Missing model name in request.")
     if match["metadata"]:
         return _metadata(models, match)
     request = get_model_status_pb2.GetModelStatusRequest()
@@ -212,9 +207,7 @@ def _fill_model_spec(model_spec: Any, match: re.Match[str]) -> None:
     if match["version"]:
         version = int(match["version"])
         if version > LARGEST_VERSION:
-            raise RequestError(
-                codes.INVALID_ARGUMENT, f"Failed to convert version: {version} to numeric."
-            )
+            raise invalid(f"Failed to convert version: {version} to numeric.")
         model_spec.version.value = version
     elif match["label"]:
         model_spec.version_label = match["label"]

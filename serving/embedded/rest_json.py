@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from serving.embedded import codes
-from serving.embedded.codes import RequestError
 from serving.protos import types_pb2
+from serving.status import StatusError, invalid
 from serving.tensors import Array, numpy_dtype, type_name
 
 _BYTES_SUFFIX = "_bytes"
@@ -60,12 +59,12 @@ def read_request(body: bytes, inputs_of: Callable[[str], Mapping[str, Any]]) -> 
         inputs_of: gives the ``TensorInfo`` of each input of a signature by its name.
 
     Raises:
-        RequestError: with TensorFlow Serving's code and text.
+        StatusError: with TensorFlow Serving's code and text.
     """
     try:
         return _read(_parse(body), inputs_of)
     except RecursionError as error:
-        raise _invalid("JSON Parse error: Invalid value. at offset: 0") from error
+        raise invalid("JSON Parse error: Invalid value. at offset: 0") from error
 
 
 def _read(document: dict[str, Any], inputs_of: Callable[[str], Mapping[str, Any]]) -> JsonRequest:
@@ -77,7 +76,7 @@ def _read(document: dict[str, Any], inputs_of: Callable[[str], Mapping[str, Any]
     types = {key: info.dtype for key, info in inputs_of(signature_name).items()}
     if not types:
         name = signature_name or "DEFAULT"
-        raise _invalid(f"Failed to get input map for signature: {name}")
+        raise invalid(f"Failed to get input map for signature: {name}")
     if "instances" in document and "inputs" in document:
         raise _wrong(
             document,
@@ -90,14 +89,14 @@ def _read(document: dict[str, Any], inputs_of: Callable[[str], Mapping[str, Any]
     if "inputs" in document:
         inputs = _columns(document["inputs"], types)
         return JsonRequest(signature_name=signature_name, inputs=inputs, is_rows=False)
-    raise _invalid("Missing 'inputs' or 'instances' key")
+    raise invalid("Missing 'inputs' or 'instances' key")
 
 
 def write_answer(outputs: Mapping[str, Array], *, is_rows: bool) -> dict[str, Any]:
     """Gives the document that answers a ``:predict`` request.
 
     Raises:
-        RequestError: if the outputs are no rows of one batch.
+        StatusError: if the outputs are no rows of one batch.
     """
     columns = {key: _json_values(key, array) for key, array in sorted(outputs.items())}
     if not is_rows:
@@ -105,9 +104,9 @@ def write_answer(outputs: Mapping[str, Array], *, is_rows: bool) -> dict[str, An
     batch_size = None
     for key, array in sorted(outputs.items()):
         if array.ndim == 0:
-            raise _invalid(f"Tensor name: {key} has no shape information ")
+            raise invalid(f"Tensor name: {key} has no shape information ")
         if batch_size not in (None, len(array)):
-            raise _invalid(
+            raise invalid(
                 f"Tensor name: {key} has inconsistent batch size: {len(array)} "
                 f"expecting: {batch_size}"
             )
@@ -120,14 +119,14 @@ def write_answer(outputs: Mapping[str, Array], *, is_rows: bool) -> dict[str, An
 
 def _parse(body: bytes) -> dict[str, Any]:
     if not body:
-        raise _invalid("JSON Parse error: The document is empty")
+        raise invalid("JSON Parse error: The document is empty")
     try:
         document = json.loads(body)
     except json.JSONDecodeError as error:
         text = _PARSE_ERRORS.get(error.msg, "Invalid value.")
-        raise _invalid(f"JSON Parse error: {text} at offset: {error.pos}") from error
+        raise invalid(f"JSON Parse error: {text} at offset: {error.pos}") from error
     except ValueError as error:  # no text, or a number of thousands of digits
-        raise _invalid("JSON Parse error: Invalid value. at offset: 0") from error
+        raise invalid("JSON Parse error: Invalid value. at offset: 0") from error
     if not isinstance(document, dict):
         raise _wrong(document, "Is not object")
     return document
@@ -141,7 +140,7 @@ def _rows(document: dict[str, Any], types: Mapping[str, int]) -> dict[str, Array
     if not items:
         raise _wrong(document, "No values in 'instances' array")
     if not isinstance(items[0], dict) and len(types) > 1:
-        raise _invalid(
+        raise invalid(
             "instances is a plain list, but expecting list of objects as multiple input tensors "
             "required as per tensorinfo_map"
         )
@@ -150,18 +149,18 @@ def _rows(document: dict[str, Any], types: Mapping[str, int]) -> dict[str, Array
     for index, item in enumerate(items):
         if are_objects != _is_object(item):
             expected, got = ("object", "list") if are_objects else ("value/list", "object")
-            raise _invalid(f"Expecting {expected} but got {got} at item {index} of input list")
+            raise invalid(f"Expecting {expected} but got {got} at item {index} of input list")
         for key, value in (item if are_objects else {next(iter(types)): item}).items():
             name = f" key: {key}" if are_objects else ""
             try:
                 _add_row(found.setdefault(key, []), key, value, types)
-            except RequestError as error:
-                raise _invalid(
+            except StatusError as error:
+                raise invalid(
                     f"Failed to process element: {index}{name} of 'instances' list. "
                     f"Error: INVALID_ARGUMENT: {error.message}"
                 ) from error
         if are_objects and set(item) != set(types):
-            raise _invalid(
+            raise invalid(
                 f"Failed to process element: {index} of 'instances' list. "
                 f"JSON object: {_text(item)} keys must be equal to: {','.join(sorted(types))}"
             )
@@ -170,13 +169,13 @@ def _rows(document: dict[str, Any], types: Mapping[str, int]) -> dict[str, Array
 
 def _add_row(arrays: list[Array], key: str, value: Any, types: Mapping[str, int]) -> None:
     if key not in types:
-        raise _invalid(f"JSON object: does not have named input: {key}")
+        raise invalid(f"JSON object: does not have named input: {key}")
     array = _tensor(value, types[key])
     if arrays and arrays[0].size != array.size:
-        raise _invalid(f"Expecting tensor size: {arrays[0].size} but got: {array.size}")
+        raise invalid(f"Expecting tensor size: {arrays[0].size} but got: {array.size}")
     if arrays and arrays[0].shape != array.shape:
         first, this = (",".join(map(str, each.shape)) for each in (arrays[0], array))
-        raise _invalid(f"Expecting shape [{first}] but got: [{this}]")
+        raise invalid(f"Expecting shape [{first}] but got: [{this}]")
     arrays.append(array)
 
 
@@ -185,10 +184,10 @@ def _columns(value: Any, types: Mapping[str, int]) -> dict[str, Array]:
     if _is_object(value):
         for key in sorted(types):
             if key not in value:
-                raise _invalid(f"Missing named input: {key} in 'inputs' object.")
+                raise invalid(f"Missing named input: {key} in 'inputs' object.")
         return {key: _tensor(value[key], data_type) for key, data_type in types.items()}
     if len(types) > 1:
-        raise _invalid(
+        raise invalid(
             "inputs is a plain value/list, but expecting an object as multiple input tensors "
             "required as per tensorinfo_map"
         )
@@ -204,7 +203,7 @@ def _tensor(value: Any, data_type: int) -> Array:
         shape.append(len(inner))
         inner = inner[0] if inner else None
     if len(shape) > _MAX_RANK:
-        raise _invalid(f"lists are {len(shape)} deep; expected at most {_MAX_RANK}")
+        raise invalid(f"lists are {len(shape)} deep; expected at most {_MAX_RANK}")
     flat: list[Any] = []
     _fill(flat, value, shape, 0, data_type)
     dtype = numpy_dtype(data_type)
@@ -220,16 +219,16 @@ def _tensor(value: Any, data_type: int) -> Array:
 def _fill(flat: list[Any], value: Any, shape: list[int], level: int, data_type: int) -> None:
     if not isinstance(value, list):
         if level != len(shape):
-            raise _invalid(
+            raise invalid(
                 f"JSON Value: {_text(value)} found at incorrect level: {level + 1} in the JSON "
                 f"DOM. Expected at level: {len(shape)}"
             )
         flat.append(_leaf(value, data_type))
         return
     if level >= len(shape):
-        raise _invalid(f"Encountered list at unexpected level: {level} expected < {len(shape)}")
+        raise invalid(f"Encountered list at unexpected level: {level} expected < {len(shape)}")
     if len(value) != shape[level]:
-        raise _invalid(
+        raise invalid(
             f"Encountered list at unexpected size: {len(value)} at level: {level} "
             f"expected size: {shape[level]}"
         )
@@ -264,7 +263,7 @@ def _checked_decimal(value: float, data_type: int) -> float:
     limits = np.finfo(numpy_dtype(data_type))
     largest = 2 ** (limits.nmant + 1) - 1 if isinstance(value, int) else float(limits.max)
     if abs(value) > largest and (isinstance(value, int) or math.isfinite(value)):
-        raise _invalid(
+        raise invalid(
             f"Cannot convert JSON value: {_text(value)} to {type_name(data_type)} "
             "without loss of precision."
         )
@@ -279,7 +278,7 @@ def _decoded(value: dict[str, Any]) -> bytes:
         text = "".join(value[_BASE64_KEY].split()).rstrip("=")
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise _invalid("Unable to base64 decode") from error
+        raise invalid("Unable to base64 decode") from error
 
 
 def _is_object(value: Any) -> bool:
@@ -316,9 +315,5 @@ def _text(value: Any) -> str:
     return json.dumps(value, indent=4)
 
 
-def _wrong(value: Any, what: str) -> RequestError:
-    return _invalid(f"JSON Value: {_text(value)} {what}")
-
-
-def _invalid(message: str) -> RequestError:
-    return RequestError(codes.INVALID_ARGUMENT, message)
+def _wrong(value: Any, what: str) -> StatusError:
+    return invalid(f"JSON Value: {_text(value)} {what}")

@@ -17,14 +17,14 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from serving.config import ServeConfig, host_and_port
-from serving.embedded import codes, servicers
-from serving.embedded.codes import RequestError
+from serving.embedded import servicers
 from serving.embedded.config_files import TlsConfig, metrics_path, model_configs, tls_config
 from serving.embedded.metrics import Metrics
 from serving.embedded.models import ModelStore
 from serving.embedded.rest import RestServer
 from serving.embedded.warm_up import warm_up
 from serving.errors import ConfigFileError, ListenError
+from serving.status import StatusCode, StatusError
 
 logger = logging.getLogger(__name__)
 
@@ -127,9 +127,9 @@ def _load(config: ServeConfig, metrics: Metrics) -> ModelStore:
             warm_up=warm_up,
             metrics=metrics,
         )
-    except RequestError as error:
+    except StatusError as error:
         hint = ""
-        if error.code == codes.FAILED_PRECONDITION:
+        if error.code == StatusCode.FAILED_PRECONDITION:
             # So it is in TensorFlow Serving too.
             hint = "; --allow_version_labels_for_unavailable_models lets labels wait"
         raise ConfigFileError(f"{config.model_config_file}: {error.message}{hint}") from error

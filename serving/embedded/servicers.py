@@ -7,8 +7,7 @@ from typing import Any
 
 import grpc
 
-from serving.embedded import answers, codes, examples
-from serving.embedded.codes import RequestError
+from serving.embedded import answers, examples
 from serving.embedded.metrics import Metrics
 from serving.embedded.models import ModelStore
 from serving.protos import (
@@ -20,6 +19,7 @@ from serving.protos import (
     predict_pb2,
     regression_pb2,
 )
+from serving.status import StatusCode, StatusError
 
 logger = logging.getLogger(__name__)
 
@@ -37,14 +37,14 @@ def prediction_service(models: ModelStore, metrics: Metrics) -> grpc.GenericRpcH
 
     def classify(request: Any, context: grpc.ServicerContext) -> bytes:
         with metrics.request("Classify", "GRPC", request.model_spec.name):
-            examples.classify(models, request)
+            examples.refuse("classify", models, request)
 
     def regress(request: Any, context: grpc.ServicerContext) -> bytes:
         with metrics.request("Regress", "GRPC", request.model_spec.name):
-            examples.regress(models, request)
+            examples.refuse("regress", models, request)
 
     def multi_inference(request: Any, context: grpc.ServicerContext) -> bytes:
-        examples.multi_inference(models, request)
+        examples.refuse_multi_inference(models, request)
 
     return grpc.method_handlers_generic_handler(
         "tensorflow.serving.PredictionService",
@@ -72,8 +72,8 @@ def model_service(models: ModelStore, *, may_reload: bool) -> grpc.GenericRpcHan
 
     def reload(request: Any, context: grpc.ServicerContext) -> bytes:
         if not may_reload:
-            raise RequestError(
-                codes.UNIMPLEMENTED,
+            raise StatusError(
+                StatusCode.UNIMPLEMENTED,
                 "HandleReloadConfigRequest is off; --allow_reload_config switches it on",
             )
         return bytes(answers.reload(models, request).SerializeToString())
@@ -93,9 +93,9 @@ def _handler(
     def answer_or_abort(request: Any, context: grpc.ServicerContext) -> bytes:
         try:
             return answer(request, context)
-        except RequestError as error:
-            logger.debug("answered with code %d: %s", error.code, error.message)
-            context.abort(codes.STATUS_CODES[error.code], error.message)
+        except StatusError as error:
+            logger.debug("answered with %s: %s", error.code.name, error.message)
+            context.abort(error.code, error.message)
             raise  # Not reached: abort raises.
 
     # The answers are bytes already, so there is no response serializer.
@@ -109,6 +109,6 @@ def _timeout_ms(time_remaining_s: float | None) -> int:
     if time_remaining_s is None:
         return 0
     if time_remaining_s <= 0:
-        raise RequestError(codes.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        raise StatusError(StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
     # Without a deadline gRPC reports a time of centuries, more than the field holds.
     return min(math.ceil(time_remaining_s * 1000), 2**31 - 1)

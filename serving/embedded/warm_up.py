@@ -10,11 +10,10 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
-from serving.embedded import answers, codes
-from serving.embedded.codes import RequestError
-from serving.embedded.engine import EngineError
+from serving.embedded import answers
 from serving.embedded.models import ServedModel
 from serving.protos import prediction_log_pb2
+from serving.status import StatusCode, StatusError, invalid
 
 FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 MAX_RECORDS = 1000
@@ -30,31 +29,26 @@ def warm_up(model: ServedModel) -> None:
         model: what is to be served.
 
     Raises:
-        EngineError: if one of them fails; then the version is not served.
+        StatusError: if one of them fails; then the version is not served.
     """
     path = model.folder / FILE
     if not path.is_file():
         return
     for index, record in enumerate(_records(path)):
         if index == MAX_RECORDS:
-            raise EngineError(
-                codes.INVALID_ARGUMENT,
-                f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {path}",
-            )
+            raise invalid(f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {path}")
         try:
             log = prediction_log_pb2.PredictionLog.FromString(record)
         except DecodeError as error:
-            raise EngineError(
-                codes.INVALID_ARGUMENT, f"Failed to parse warmup record: {index} from {path}"
-            ) from error
+            raise invalid(f"Failed to parse warmup record: {index} from {path}") from error
         kind = log.WhichOneof("log_type")
         if kind != "predict_log":
-            raise EngineError(codes.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")
+            raise StatusError(StatusCode.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")
         try:
             answers.run(model, log.predict_log.request)
-        except RequestError as error:
+        except StatusError as error:
             message = f"warmup record {index} of {path}: {error.message}"
-            raise EngineError(error.code, message) from error
+            raise StatusError(error.code, message) from error
 
 
 def _records(path: Path) -> Iterator[bytes]:
@@ -65,5 +59,5 @@ def _records(path: Path) -> Iterator[bytes]:
             length = _HEADER.unpack(header)[0] if is_whole else 0
             content = file.read(length + _CHECKSUM_BYTES) if length < 2**31 else b""
             if not is_whole or len(content) < length + _CHECKSUM_BYTES:
-                raise EngineError(codes.OUT_OF_RANGE, f"{path} ends within a record")
+                raise StatusError(StatusCode.OUT_OF_RANGE, f"{path} ends within a record")
             yield content[:length]

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.embedded.engine import EngineError, SavedModelSession, TensorParseError
+from serving.engine import SavedModelSession, TensorParseError
+from serving.status import StatusCode, StatusError
 
 CASES = [(1, 1, 1), (1, 7, 5), (3, 64, 48)]
 
@@ -74,9 +75,9 @@ def test_many_threads_get_their_own_answers(session: SavedModelSession) -> None:
 
 
 def test_wrong_type_is_refused_in_tensorflows_words(session: SavedModelSession) -> None:
-    with pytest.raises(EngineError) as caught:
+    with pytest.raises(StatusError) as caught:
         run(session, "serving_default", np.zeros((1, 2, 2, 1), np.float64))
-    assert caught.value.code == 3
+    assert caught.value.code is StatusCode.INVALID_ARGUMENT
     assert "Expects arg[0] to be uint8 but double is provided" in caught.value.message
 
 
@@ -87,12 +88,12 @@ def test_bytes_that_are_no_tensor_are_refused_by_name(session: SavedModelSession
 
 
 def test_tensor_that_the_graph_does_not_have_is_told(session: SavedModelSession) -> None:
-    with pytest.raises(EngineError, match="the graph has no tensor 'nothing:0'"):
+    with pytest.raises(StatusError, match="the graph has no tensor 'nothing:0'"):
         session.run({}, ["nothing:0"])
 
 
 def test_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="Could not find SavedModel"):
+    with pytest.raises(StatusError, match="Could not find SavedModel"):
         SavedModelSession(tmp_path)
 
 
@@ -100,7 +101,7 @@ def test_model_without_its_variables_is_refused(model_base_path: Path, tmp_path:
     (tmp_path / "saved_model.pb").write_bytes(
         (model_base_path / "3" / "saved_model.pb").read_bytes()
     )
-    with pytest.raises(EngineError, match=r"variables.index is missing, but the graph has vari"):
+    with pytest.raises(StatusError, match=r"variables.index is missing, but the graph has vari"):
         SavedModelSession(tmp_path)
 
 
@@ -120,13 +121,13 @@ def endless_session(tmp_path: Path) -> SavedModelSession:
 
 def test_run_is_cancelled_when_its_time_is_over(endless_session: SavedModelSession) -> None:
     signature = endless_session.signatures["serving_default"]
-    with pytest.raises(EngineError) as caught:
+    with pytest.raises(StatusError) as caught:
         endless_session.run(
             {signature.inputs["x"].name: proto(np.float32(1))},
             [signature.outputs["y"].name],
             timeout_ms=50,
         )
-    assert caught.value.code == 4
+    assert caught.value.code is StatusCode.DEADLINE_EXCEEDED
     endless_session.close()
 
 
@@ -140,8 +141,8 @@ def test_closing_cancels_what_runs_and_nothing_runs_afterwards(
             time.sleep(0.01)
         endless_session.close()
         for call in calls:
-            with pytest.raises(EngineError):
+            with pytest.raises(StatusError):
                 call.result(timeout=10)
-    with pytest.raises(EngineError, match="the model is closed"):
+    with pytest.raises(StatusError, match="the model is closed"):
         run(endless_session, "serving_default", value)
     endless_session.close()

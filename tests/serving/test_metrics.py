@@ -7,12 +7,11 @@ import pytest
 
 from serving.client import SegmentationClient
 from serving.config import ServeConfig
-from serving.embedded import codes
-from serving.embedded.codes import RequestError
 from serving.embedded.metrics import Metrics
 from serving.embedded.server import EmbeddedServer
 from serving.endpoint import Endpoint
 from serving.errors import CallError
+from serving.status import StatusCode, StatusError
 from tests.serving.conftest import free_port
 from tests.serving.test_rest import OPENER
 
@@ -21,13 +20,13 @@ CONFIG = "prometheus_config { enable: true PATH }"
 
 def test_requests_are_counted_by_what_came_of_them() -> None:
     metrics = Metrics()
-    for code in (codes.OK, codes.OK, codes.NOT_FOUND):
+    for code in (StatusCode.OK, StatusCode.OK, StatusCode.NOT_FOUND):
         try:
             with metrics.request("Predict", "GRPC", 'a"b\\'):
-                if code:
-                    raise RequestError(code, "no")
-        except RequestError:
-            assert code == codes.NOT_FOUND
+                if code is not StatusCode.OK:
+                    raise StatusError(code, "no")
+        except StatusError:
+            assert code == StatusCode.NOT_FOUND
     lines = metrics.page().splitlines()
     name = ":tensorflow:serving:request"
     assert f"# TYPE {name}_count counter" in lines

@@ -17,12 +17,12 @@ from serving import codec
 from serving.config import ServeConfig
 from serving.embedded import models as models_module
 from serving.embedded import warm_up as warm_up_module
-from serving.embedded.codes import RequestError
 from serving.embedded.models import ModelStore
 from serving.embedded.server import EmbeddedServer
 from serving.embedded.warm_up import warm_up
 from serving.errors import BrokenModelError, ConfigFileError, NoModelError
 from serving.protos import model_pb2, model_server_config_pb2, prediction_log_pb2
+from serving.status import StatusError
 from trainer.signature import PREDICTED_MASK
 
 POLL_S = 0.02
@@ -106,7 +106,7 @@ def test_new_version_replaces_the_old_one(start: Start, publish: Publish) -> Non
     publish(2)
     wait_for(store, {2: "AVAILABLE", 1: "END"})
     assert used(store) == 2
-    with pytest.raises(RequestError, match=r"Servable not found for request: Specific\(m, 1\)"):
+    with pytest.raises(StatusError, match=r"Servable not found for request: Specific\(m, 1\)"):
         used(store, version=1)
 
 
@@ -141,7 +141,7 @@ def test_folder_that_is_emptied_serves_nothing(start: Start, publish: Publish, b
     store = start()
     shutil.rmtree(base / "1")
     wait_for(store, {1: "END"})
-    with pytest.raises(RequestError, match=r"Servable not found for request: Latest\(m\)"):
+    with pytest.raises(StatusError, match=r"Servable not found for request: Latest\(m\)"):
         used(store)
 
 
@@ -242,15 +242,15 @@ def test_label_names_a_version(start: Start, publish: Publish) -> None:
     store = start(LABELED, labels_may_wait=True)
     assert used(store, label="stable") == 1
     assert used(store) == 2
-    with pytest.raises(RequestError, match="Unrecognized servable version label: canary"):
+    with pytest.raises(StatusError, match="Unrecognized servable version label: canary"):
         used(store, label="canary")
-    with pytest.raises(RequestError, match="Unrecognized servable version label: stable"):
+    with pytest.raises(StatusError, match="Unrecognized servable version label: stable"):
         used(store, name="other", label="stable")
 
 
 def test_label_at_the_start_needs_leave(start: Start, publish: Publish) -> None:
     publish(1)
-    with pytest.raises(RequestError, match="Request to assign label to version 1 of model m, whic"):
+    with pytest.raises(StatusError, match="Request to assign label to version 1 of model m, whic"):
         start(LABELED)
 
 
@@ -267,13 +267,13 @@ def test_other_configuration_moves_labels_and_models(
     store.reload(both)
     assert used(store, label="stable") == 2
     assert used(store, name="twin") == 2
-    with pytest.raises(RequestError, match="Request to assign label to version 7"):
+    with pytest.raises(StatusError, match="Request to assign label to version 7"):
         store.reload([config_of(base, LABELED.replace("value: 1", "value: 7"))])
     assert used(store, name="twin") == 2, "the configuration before stays in effect"
     store.reload([config_of(base, name="twin")])
-    with pytest.raises(RequestError, match=r"Servable not found for request: Latest\(m\)"):
+    with pytest.raises(StatusError, match=r"Servable not found for request: Latest\(m\)"):
         used(store)
-    with pytest.raises(RequestError, match="Could not find any versions of model m"):
+    with pytest.raises(StatusError, match="Could not find any versions of model m"):
         store.status(spec())
 
 
@@ -289,7 +289,7 @@ def test_other_configuration_moves_labels_and_models(
     ],
 )
 def test_configuration_that_cannot_be_followed_is_told(configs: list[Any], message: str) -> None:
-    with pytest.raises(RequestError, match=message.replace("(", r"\(")):
+    with pytest.raises(StatusError, match=message.replace("(", r"\(")):
         ModelStore(configs)
 
 

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from serving.embedded import rest
-from serving.embedded.codes import RequestError
 from serving.embedded.server import EmbeddedServer
+from serving.status import StatusCode, StatusError
 from tests.serving.conftest import Served
 from tests.serving.tiny_model import LUNG_BELOW
 
@@ -141,13 +141,21 @@ def test_other_post_is_malformed(served: Served) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "status"), [(1, 499), (4, 504), (8, 429), (11, 400), (13, 500), (14, 503)]
+    ("code", "status"),
+    [
+        (StatusCode.CANCELLED, 499),
+        (StatusCode.DEADLINE_EXCEEDED, 504),
+        (StatusCode.RESOURCE_EXHAUSTED, 429),
+        (StatusCode.OUT_OF_RANGE, 400),
+        (StatusCode.INTERNAL, 500),
+        (StatusCode.UNAVAILABLE, 503),
+    ],
 )
 def test_error_of_a_run_has_the_status_of_its_code(
-    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch, code: int, status: int
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch, code: StatusCode, status: int
 ) -> None:
     def fail(*arguments: Any) -> None:
-        raise RequestError(code, "so it is")
+        raise StatusError(code, "so it is")
 
     monkeypatch.setattr(rest.answers, "run", fail)
     url = f"http://127.0.0.1:{server.rest_api_port}"

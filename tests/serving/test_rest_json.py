@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.embedded.answers import RequestError
 from serving.embedded.rest_json import read_request, write_answer
 from serving.protos import types_pb2
+from serving.status import StatusCode, StatusError
 
 UINT8 = {"image": SimpleNamespace(dtype=types_pb2.DT_UINT8)}
 FLOAT = {"x": SimpleNamespace(dtype=types_pb2.DT_FLOAT)}
@@ -129,10 +129,10 @@ OF_LIST = " of 'instances' list. Error: INVALID_ARGUMENT: "
     ],
 )
 def test_what_is_wrong_is_said(body: bytes, infos: dict[str, Any], message: str) -> None:
-    with pytest.raises(RequestError) as caught:
+    with pytest.raises(StatusError) as caught:
         read_request(body, lambda name: infos)
     assert message in caught.value.message
-    assert caught.value.code == 3
+    assert caught.value.code is StatusCode.INVALID_ARGUMENT
 
 
 def test_float32_is_written_with_the_digits_that_it_has() -> None:
@@ -150,9 +150,9 @@ def test_bytes_are_base64_and_text_is_text() -> None:
 
 def test_rows_need_one_batch() -> None:
     two, three = np.zeros(2), np.zeros(3)
-    with pytest.raises(RequestError, match="Tensor name: b has inconsistent batch size: 3 expe"):
+    with pytest.raises(StatusError, match="Tensor name: b has inconsistent batch size: 3 expe"):
         write_answer({"a": two, "b": three}, is_rows=True)
-    with pytest.raises(RequestError, match="Tensor name: a has no shape information"):
+    with pytest.raises(StatusError, match="Tensor name: a has no shape information"):
         write_answer({"a": np.float64(1)}, is_rows=True)
     assert write_answer({"a": two, "b": three}, is_rows=False) == {
         "outputs": {"a": [0.0, 0.0], "b": [0.0, 0.0, 0.0]}

@@ -14,9 +14,9 @@ import pytest
 from serving.client import SegmentationClient
 from serving.config import ServeConfig, host_and_port
 from serving.embedded.config_files import model_configs
-from serving.embedded.description import describe_signatures
 from serving.embedded.models import ModelStore
 from serving.embedded.server import EmbeddedServer
+from serving.engine import describe_signatures
 from serving.errors import BrokenModelError, ListenError, NoModelError, ServerUnavailableError
 from tests.serving.conftest import free_port
 
@@ -141,7 +141,7 @@ def test_server_that_never_started_can_be_stopped(model_base_path: Path) -> None
 
 
 def test_signatures_are_described_without_tensorflows_own(server: EmbeddedServer) -> None:
-    lines = describe_signatures(server.models.served()[0])
+    lines = describe_signatures(server.models.served()[0].session.signatures)
     assert [line.split()[0] for line in lines] == ["encoded", "serving_default"]
     assert "image uint8[?,?,?,1] -> predicted_mask uint8[?,?,?,1], probability" in lines[1]
 

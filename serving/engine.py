@@ -22,9 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from serving.embedded import codes
 from serving.protos import config_pb2, meta_graph_pb2, types_pb2
-from serving.tensors import Array, numpy_dtype
+from serving.status import StatusCode, StatusError, code_of
+from serving.tensors import Array, numpy_dtype, type_name
+from trainer.startup import prefer_onednn
 
 logger = logging.getLogger(__name__)
 
@@ -35,29 +36,14 @@ _VARIABLE_OPS = frozenset({"VarHandleOp", "VariableV2", "Variable"})
 _STDERR = 2
 
 
-class EngineError(Exception):
-    """TensorFlow refused to load or to run.
-
-    Attributes:
-        code: TensorFlow's status code, which is gRPC's too.
-        message: TensorFlow's own text.
-    """
-
-    def __init__(self, code: int, message: str) -> None:
-        """Keeps both for the one who answers a request."""
-        super().__init__(message)
-        self.code = code
-        self.message = message
-
-
-class TensorParseError(EngineError):
+class TensorParseError(StatusError):
     """What was fed is no tensor.
 
     Attributes:
         tensor_name: the feed it was meant for.
     """
 
-    def __init__(self, code: int, message: str, *, tensor_name: str) -> None:
+    def __init__(self, code: StatusCode, message: str, *, tensor_name: str) -> None:
         """Keeps the name beside TensorFlow's own text."""
         super().__init__(code, message)
         self.tensor_name = tensor_name
@@ -121,7 +107,7 @@ class SavedModelSession:
         """Loads a SavedModel's graph for serving, and its variables.
 
         Raises:
-            EngineError: if TensorFlow cannot load it.
+            StatusError: if TensorFlow cannot load it.
         """
         self._runs = threading.Condition()
         self._num_runs = 0
@@ -131,7 +117,7 @@ class SavedModelSession:
             self._graph = self._lib.TF_NewGraph()
             try:
                 self._session, meta_graph = self._load(export_dir)
-            except EngineError:
+            except StatusError:
                 self._lib.TF_DeleteGraph(self._graph)
                 raise
         self.signatures: Mapping[str, Any] = dict(meta_graph.signature_def)
@@ -139,8 +125,8 @@ class SavedModelSession:
         if _has_variables(meta_graph) and not variables.is_file():
             # TensorFlow loads such a model without a word, and then every call fails.
             self.close()
-            raise EngineError(
-                codes.NOT_FOUND, f"{variables} is missing, but the graph has variables"
+            raise StatusError(
+                StatusCode.NOT_FOUND, f"{variables} is missing, but the graph has variables"
             )
 
     def run(
@@ -158,7 +144,7 @@ class SavedModelSession:
 
         Raises:
             TensorParseError: if what is fed is no tensor.
-            EngineError: with TensorFlow's own code and text.
+            StatusError: with TensorFlow's own code and text.
         """
         results: Any = (c_void_p * len(fetches))()
         options = config_pb2.RunOptions(timeout_in_ms=timeout_ms).SerializeToString()
@@ -199,7 +185,7 @@ class SavedModelSession:
         """Counts a run: TensorFlow must not lose the session while it is inside of it."""
         with self._runs:
             if self._is_closed:
-                raise EngineError(codes.CANCELLED, "the model is closed")
+                raise StatusError(StatusCode.CANCELLED, "the model is closed")
             self._num_runs += 1
         try:
             yield
@@ -230,7 +216,7 @@ class SavedModelSession:
         operation, _, index = name.partition(":")
         pointer = self._lib.TF_GraphOperationByName(self._graph, operation.encode())
         if not pointer:
-            raise EngineError(codes.INVALID_ARGUMENT, f"the graph has no tensor {name!r}")
+            raise StatusError(StatusCode.INVALID_ARGUMENT, f"the graph has no tensor {name!r}")
         return _Output(pointer, int(index or 0))
 
     def _tensor(self, name: str, proto: bytes) -> int:
@@ -239,7 +225,7 @@ class SavedModelSession:
         try:
             with self._status() as status:
                 self._lib.TF_TensorFromProto(_buffer(proto), tensor, status)
-        except EngineError as error:
+        except StatusError as error:
             self._lib.TF_DeleteTensor(tensor)
             raise TensorParseError(error.code, error.message, tensor_name=name) from error
         return tensor
@@ -253,7 +239,7 @@ class SavedModelSession:
         try:
             dtype = numpy_dtype(data_type)
         except ValueError as error:
-            raise EngineError(codes.UNIMPLEMENTED, str(error)) from error
+            raise StatusError(StatusCode.UNIMPLEMENTED, str(error)) from error
         data = ctypes.string_at(lib.TF_TensorData(tensor), lib.TF_TensorByteSize(tensor))
         return np.frombuffer(data, dtype).reshape(shape)
 
@@ -273,27 +259,49 @@ class SavedModelSession:
         try:
             yield status
             code = self._lib.TF_GetCode(status)
-            if code != codes.OK:
+            if code:
                 message = self._lib.TF_Message(status).decode("utf-8", "replace")
-                raise EngineError(code, message)
+                raise StatusError(code_of(code), message)
         finally:
             self._lib.TF_DeleteStatus(status)
 
 
+def describe_signatures(signatures: Mapping[str, Any]) -> list[str]:
+    """Gives one line for each signature of a SavedModel: what goes in, and what comes out."""
+    lines = []
+    width = max(len(name) for name in signatures)
+    for name, signature in sorted(signatures.items()):
+        if name.startswith("__"):  # TensorFlow's own, such as __saved_model_init_op
+            continue
+        inputs, outputs = (
+            ", ".join(f"{key} {_tensor_type(info)}" for key, info in sorted(tensors.items()))
+            for tensors in (signature.inputs, signature.outputs)
+        )
+        lines.append(f"{name:{width}}  {inputs} -> {outputs}")
+    return lines
+
+
+def _tensor_type(info: Any) -> str:
+    shape = info.tensor_shape
+    sizes = ["?" if dim.size < 0 else str(dim.size) for dim in shape.dim]
+    return f"{type_name(info.dtype)}[{','.join(sizes)}]"
+
+
 @functools.cache
 def _load_library() -> ctypes.CDLL:
+    prefer_onednn()
     spec = importlib.util.find_spec("tensorflow")
     folders = spec.submodule_search_locations if spec else None
     if not folders:
-        raise EngineError(
-            codes.NOT_FOUND,
+        raise StatusError(
+            StatusCode.NOT_FOUND,
             "the package tensorflow is not installed; install the `serving` extra",
         )
     try:
         library = ctypes.CDLL(str(Path(folders[0]) / _LIBRARY))
     except OSError as error:
-        raise EngineError(
-            codes.NOT_FOUND, f"TensorFlow's library cannot be loaded: {error}"
+        raise StatusError(
+            StatusCode.NOT_FOUND, f"TensorFlow's library cannot be loaded: {error}"
         ) from error
     for name, (result, arguments) in _FUNCTIONS.items():
         function = getattr(library, name)
