@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from preprocessing.publish import whole_folder, write_text
 from trainer.config import CONFIG_FILENAME, TrainerConfig
-from trainer.history import Row, best_epoch
+from trainer.history import COLUMNS, Row, best_epoch
 from trainer.metrics import TOTALS
 from trainer.model import UNet
 from trainer.optimizer import Optimizer
@@ -216,10 +216,19 @@ def read_progress(folder: Path) -> Progress:
     """Reads how far the run of a checkpoint had come.
 
     Raises:
-        ValueError: if the checkpoint is damaged.
+        ValueError: if the checkpoint is damaged, or was written by another version.
     """
     with _damage_explained(folder):
-        return Progress(**json.loads((folder / PROGRESS).read_text(encoding="utf-8")))
+        progress = Progress(**json.loads((folder / PROGRESS).read_text(encoding="utf-8")))
+    for row in progress.rows:
+        if row.keys() != set(COLUMNS):
+            different = ", ".join(sorted(row.keys() ^ set(COLUMNS)))
+            raise ValueError(
+                f"the checkpoint {folder} is of another version of this software: its epochs have "
+                f"other figures than this one's ({different}); train anew in another folder, or go "
+                "on with that version"
+            )
+    return progress
 
 
 def newest(folder: Path, name: re.Pattern[str]) -> Path | None:

@@ -14,6 +14,7 @@ from preprocessing.publish import whole_file
 from trainer.history import Row, best_epoch
 
 TRAIN_COLOR, VALIDATION_COLOR, BEST_COLOR = "#4c78a8", "#e45756", "#7f7f7f"
+SIZE_COLOR = "#999999"
 REFERENCE_COLOR, PREDICTION_COLOR = "#00d0ff", "#ff9d00"
 
 PANELS = (
@@ -53,6 +54,9 @@ def draw_curves(rows: Sequence[Row], path: Path) -> None:
     Args:
         rows: of ``history.csv``.
         path: of the PNG.
+
+    Where the size of the slices grew on the way, the epochs of each size are marked: figures of one
+    size are not those of another.
     """
     figure = Figure(figsize=(10, 7), layout="constrained")
     epochs = [row["epoch"] for row in rows]
@@ -62,6 +66,7 @@ def draw_curves(rows: Sequence[Row], path: Path) -> None:
         for split, color in (("train", TRAIN_COLOR), ("validation", VALIDATION_COLOR)):
             values = [row[f"{split}_{metric}"] for row in rows]
             axes.plot(epochs, values, color=color, label=split, marker=marker, markersize=3)
+        _mark_sizes(axes, rows)
         axes.axvline(best, color=BEST_COLOR, linestyle=":", label=f"best epoch ({best})")
         axes.set_title(title)
         axes.set_xlabel("epoch")
@@ -69,6 +74,24 @@ def draw_curves(rows: Sequence[Row], path: Path) -> None:
         axes.grid(alpha=0.3)
     figure.axes[0].legend()
     _save(figure, path)
+
+
+def _mark_sizes(axes: Axes, rows: Sequence[Row]) -> None:
+    """Tells from which epoch on slices had which size, if it grew on the way."""
+    sizes = [int(row["image_size"]) for row in rows]
+    for size in sorted(set(sizes)) if len(set(sizes)) > 1 else ():
+        first = sizes.index(size)
+        if first:
+            axes.axvline(first + 0.5, color=SIZE_COLOR, linewidth=0.8)
+        # Across: epochs; upwards: the share of the axes.
+        axes.text(
+            *(first + 0.7, 0.5, f"{size} px"),
+            transform=axes.get_xaxis_transform(),
+            color=SIZE_COLOR,
+            fontsize=8,
+            rotation=90,
+            va="center",
+        )
 
 
 def draw_predictions(predictions: Sequence[Prediction], path: Path) -> None:

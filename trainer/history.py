@@ -1,5 +1,8 @@
 """``history.csv``: one row for each epoch, and what follows from the rows.
 
+An epoch is measured at the size that it trained at, so losses can be compared among epochs of the
+same ``image_size`` only: the best epoch is one of the largest size so far.
+
 The best epoch and the decision to stop are computed from the rows alone, so a run that was stopped
 and goes on decides as one that was not. How long an epoch took is not among them: a run that was
 stopped leaves the same file as one that was not.
@@ -20,6 +23,7 @@ Row = dict[str, float]
 
 COLUMNS = (
     "epoch",
+    "image_size",
     *(f"train_{metric}" for metric in METRICS),
     *(f"validation_{metric}" for metric in METRICS),
 )
@@ -34,15 +38,16 @@ def write_history(path: Path, rows: Sequence[Row]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({**row, "epoch": int(row["epoch"])} for row in rows)
+    whole = ("epoch", "image_size")
+    writer.writerows({**row, **{name: int(row[name]) for name in whole}} for row in rows)
     write_text(path, text.getvalue())
 
 
 def best_epoch(rows: Sequence[Row]) -> int:
-    """Gives the number of the first epoch with the lowest validation loss; 0 without rows."""
+    """Gives the first epoch of the largest size with the lowest validation loss; 0 without rows."""
     if not rows:
         return 0
-    best = min(rows, key=lambda row: (row["validation_loss"], row["epoch"]))
+    best = min(rows, key=lambda row: (-row["image_size"], row["validation_loss"], row["epoch"]))
     return int(best["epoch"])
 
 
@@ -52,7 +57,8 @@ def should_stop(rows: Sequence[Row], *, epochs: int, patience: int) -> bool:
     Args:
         rows: of the epochs so far.
         epochs: the most that may run.
-        patience: how many epochs may pass without a lower validation loss.
+        patience: how many epochs may pass without a lower validation loss; counted anew from
+            where the size grows.
     """
     return len(rows) >= epochs or len(rows) - best_epoch(rows) >= patience
 

@@ -139,7 +139,7 @@ def _read_history(path: Path) -> tuple[int, int]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = [
-                {name: float(row[name]) for name in ("epoch", "validation_loss")}
+                {name: float(row[name]) for name in ("epoch", "image_size", "validation_loss")}
                 for row in csv.DictReader(file)
             ]
     except (OSError, KeyError, ValueError, TypeError) as error:

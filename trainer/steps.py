@@ -81,10 +81,21 @@ def make_training_steps(
     return _many(placement, replica_step)
 
 
-def make_validation_steps(config: TrainerConfig, placement: Placement, model: UNet) -> Steps:
-    """Makes the function that measures the model on global batches, without augmentation."""
+def make_validation_steps(
+    config: TrainerConfig, placement: Placement, model: UNet, *, reduction: int = 1
+) -> Steps:
+    """Makes the function that measures the model on global batches, without augmentation.
+
+    Args:
+        config: gives the loss.
+        placement: where the replicas are.
+        model: what is measured.
+        reduction: as of the training steps; a model does well at the size that it trains at.
+    """
 
     def replica_step(share: Batch) -> tf.Tensor:
+        if reduction > 1:
+            share = _reduced(share, reduction)
         logits = model(tf.cast(share["image"], tf.float32), training=False)
         loss = loss_of_slices(config.loss, mask=share["mask"], logits=logits)
         return _weighted_totals(share, logits, loss)

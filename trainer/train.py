@@ -161,7 +161,10 @@ class _Training:
             )
             for reduction in REDUCTIONS
         }
-        self.validation_steps = make_validation_steps(config, placement, measured)
+        self.validation_steps = {
+            reduction: make_validation_steps(config, placement, measured, reduction=reduction)
+            for reduction in REDUCTIONS
+        }
         self.last_save_s = time.monotonic()
         self.pace = _Pace()
         self._check_agreement()
@@ -197,6 +200,7 @@ class _Training:
         progress.rows.append(
             {
                 "epoch": progress.epoch,
+                "image_size": self.config.image_size // self.config.reduction(progress.epoch),
                 **{f"train_{name}": value for name, value in train.items()},
                 **{f"validation_{name}": value for name, value in measured.items()},
             }
@@ -243,16 +247,15 @@ class _Training:
                     self._save()
 
     def _validate(self, interruption: Interruption) -> dict[str, float]:
-        """Measures the model on the validation split."""
+        """Measures the model on the validation split, at the size of the epoch."""
         split = self.validation
+        steps = self.validation_steps[self.config.reduction(self.progress.epoch)]
         batches = iter(split.evaluation_batches())
         measuring = Progress(epoch=self.progress.epoch)
         with self._bar(split, "validation") as bar:
             while measuring.step < split.steps:
                 num_steps = self._agree(split.steps - measuring.step, interruption)
-                measuring.totals = self._call(
-                    self.validation_steps, batches, num_steps, measuring, "validation"
-                )
+                measuring.totals = self._call(steps, batches, num_steps, measuring, "validation")
                 measuring.step += num_steps
                 _show(bar, measuring.totals)
         return summarize(measuring.totals)
@@ -396,22 +399,21 @@ def _epochs_left(config: TrainerConfig, num_done: int) -> float:
     """Gives how many epochs are left, in epochs like the last one; coarse ones count less."""
 
     def cost(epoch: int) -> float:
-        # Small slices are not as cheap as their pixels: 5 times in a quarter of the size.
-        return config.reduction(epoch) ** -1.2
+        # Small slices are not as cheap as their pixels: 7 times in a quarter of the size.
+        return config.reduction(epoch) ** -1.4
 
     return sum(cost(epoch) for epoch in range(num_done + 1, config.epochs + 1)) / cost(num_done)
 
 
 def _log_epoch(rows: list[Row], config: TrainerConfig, slices_per_s: float, epoch_s: float) -> None:
     row = rows[-1]
-    reduction = config.reduction(len(rows))
-    size = config.image_size // reduction
+    size = int(row["image_size"])
     logger.info(
         "epoch %d/%d%s: loss %.4f, Dice %.4f; validation loss %.4f, accuracy %.4f, Dice %.4f, "
         "IoU %.4f; %.1f slices/s, %s to go at most; best epoch %d",
         row["epoch"],
         config.epochs,
-        f" at {size}x{size}" if reduction > 1 else "",
+        f" at {size}x{size}" if size < config.image_size else "",
         row["train_loss"],
         row["train_dice_pooled"],
         row["validation_loss"],

@@ -107,6 +107,16 @@ def test_damaged_checkpoint_is_named(config, name, damage):
         make(config).restore()
 
 
+def test_checkpoint_of_another_version_is_told(config):
+    make(config).save(Progress(epoch=2, step=0, rows=rows_of(0.5)))
+    (folder,) = (config.out / "checkpoints" / "latest").iterdir()
+    progress = json.loads((folder / "progress.json").read_text())
+    del progress["rows"][0]["image_size"]
+    (folder / "progress.json").write_text(json.dumps(progress))
+    with pytest.raises(ValueError, match=r"is of another version .*\(image_size\); train anew"):
+        make(config).restore()
+
+
 def test_run_goes_on_from_the_one_before_a_damaged_checkpoint_that_was_removed(config):
     checkpoints = make(config)
     for step in (1, 2):

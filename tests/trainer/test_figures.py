@@ -1,8 +1,9 @@
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
 from trainer import figures
-from trainer.figures import Prediction, draw_curves, draw_predictions
+from trainer.figures import Prediction, _mark_sizes, draw_curves, draw_predictions
 from trainer.history import COLUMNS
 
 
@@ -48,6 +49,17 @@ def test_slice_of_a_single_line_of_pixels_is_drawn(tmp_path):
         draw_predictions([prediction], tmp_path / "predictions.png")
         with Image.open(tmp_path / "predictions.png") as picture:
             assert picture.width > 1000
+
+
+def test_sizes_are_marked_where_they_grew():
+    def marks(*sizes):
+        axes = Figure().subplots()
+        _mark_sizes(axes, [{"image_size": float(size)} for size in sizes])
+        lines = [line.get_xdata()[0] for line in axes.lines]
+        return lines, [(text.get_text(), text.get_position()[0]) for text in axes.texts]
+
+    assert marks(64, 64) == ([], [])
+    assert marks(32, 32, 64) == ([2.5], [("32 px", 0.7), ("64 px", 2.7)])
 
 
 def test_curves_are_drawn(tmp_path):

@@ -13,9 +13,22 @@ from trainer.history import (
 
 def rows_of(*validation_losses: float) -> list[dict[str, float]]:
     return [
-        {**dict.fromkeys(COLUMNS, 0.125), "epoch": float(epoch), "validation_loss": loss}
+        {
+            **dict.fromkeys(COLUMNS, 0.125),
+            "epoch": float(epoch),
+            "image_size": 64.0,
+            "validation_loss": loss,
+        }
         for epoch, loss in enumerate(validation_losses, start=1)
     ]
+
+
+def growing_rows() -> list[dict[str, float]]:
+    """Three epochs at 32 pixels, then three at 64, which are harder."""
+    rows = rows_of(0.5, 0.1, 0.2, 0.4, 0.3, 0.35)
+    for row in rows[:3]:
+        row["image_size"] = 32.0
+    return rows
 
 
 def test_best_epoch_is_the_first_with_the_lowest_loss():
@@ -28,6 +41,18 @@ def test_training_stops_after_patience_epochs_without_a_lower_loss():
     assert should_stop(rows_of(0.5, 0.2, 0.3, 0.2), epochs=50, patience=2)
 
 
+def test_best_epoch_is_one_of_the_largest_size():
+    rows = growing_rows()
+    assert [best_epoch(rows[:count]) for count in range(1, 7)] == [1, 2, 2, 4, 5, 5]
+
+
+def test_patience_begins_anew_where_the_size_grows():
+    rows = growing_rows()
+    assert not should_stop(rows[:4], epochs=50, patience=2)
+    assert should_stop(rows, epochs=50, patience=1)
+    assert not should_stop(rows, epochs=50, patience=2)
+
+
 def test_training_stops_after_the_last_epoch():
     assert not should_stop([], epochs=2, patience=5)
     assert should_stop(rows_of(0.5, 0.4), epochs=2, patience=5)
@@ -36,8 +61,8 @@ def test_training_stops_after_the_last_epoch():
 def test_file_has_a_row_for_each_epoch_with_all_digits(tmp_path):
     write_history(tmp_path / "history.csv", rows_of(0.1 + 0.2, 1 / 3))
     header, first, second = (tmp_path / "history.csv").read_text().splitlines()
-    assert header.startswith("epoch,train_loss,train_accuracy,")
-    assert first.startswith("1,0.125,")
+    assert header.startswith("epoch,image_size,train_loss,train_accuracy,")
+    assert first.startswith("1,64,0.125,")
     column = header.split(",").index("validation_loss")
     assert float(first.split(",")[column]) == 0.1 + 0.2
     assert float(second.split(",")[column]) == 1 / 3

@@ -25,7 +25,7 @@ from trainer.metrics import METRICS, TOTALS
 from trainer.optimizer import Optimizer
 from trainer.resizing import resize_image, resize_mask
 from trainer.run_folder import claimed, load_best_model
-from trainer.steps import make_training_steps
+from trainer.steps import make_training_steps, make_validation_steps
 from trainer.train import run
 
 
@@ -376,11 +376,35 @@ def test_coarse_epochs_are_the_first_ones(config, monkeypatch, no_pictures):
     real = train._Training._call
 
     def note(self, steps, batches, num_steps, progress, what):
-        if what == "training":
-            reduction = next(key for key, each in self.training_steps.items() if each is steps)
-            seen.append((progress.epoch, reduction))
+        known = self.training_steps if what == "training" else self.validation_steps
+        seen.append((progress.epoch, next(key for key, each in known.items() if each is steps)))
         return real(self, steps, batches, num_steps, progress, what)
 
     monkeypatch.setattr(train._Training, "_call", note)
-    run(replace(config, epochs=4, coarse_share=0.9))
-    assert dict(seen) == {1: 4, 2: 2, 3: 2, 4: 1}
+    config = replace(config, epochs=4, coarse_share=0.9)
+    run(config)
+    # Training and validation alike.
+    assert set(seen) == {(1, 4), (2, 2), (3, 2), (4, 1)}
+    sizes = [int(row["image_size"]) for row in history_of(config.out)]
+    assert sizes == [config.image_size // reduction for reduction in (4, 2, 2, 1)]
+
+
+def test_coarse_validation_is_that_of_smaller_slices(config):
+    placement = place("cpu")
+    model = model_of(config)
+    split = SplitReader(config, DatasetManifest.load(config.data), "validation", num_replicas=1)
+    batch = next(iter(split.evaluation_batches()))
+    size = config.image_size // 2
+    reduced = {
+        **batch,
+        "image": resize_image(batch["image"], size),
+        "mask": resize_mask(batch["mask"], size),
+    }
+
+    def totals(batch, *, reduction):
+        steps = make_validation_steps(config, placement, model, reduction=reduction)
+        batches = iter(tf.data.Dataset.from_tensors(batch))
+        return steps(batches, tf.constant(1), tf.zeros([len(TOTALS)], tf.float64))[0].numpy()
+
+    np.testing.assert_allclose(totals(batch, reduction=2), totals(reduced, reduction=1))
+    assert not np.allclose(totals(batch, reduction=2), totals(batch, reduction=1))
