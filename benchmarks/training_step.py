@@ -17,9 +17,8 @@ ROOT = Path(__file__).parents[1]
 SIZES = {"small": (128, 16, 8), "large": (256, 64, 2)}
 """Height and width in pixels, filters, batch."""
 
-OURS = "ours"
 CONTENDERS = {
-    OURS: "ours: instance normalization",
+    "ours": "ours: instance normalization",
     "ours_plain": "ours: no normalization",
     "ours_float32": "ours: instance normalization, float32",
     "ours_without_onednn": "ours: instance normalization, float32, TF_ENABLE_ONEDNN_OPTS=0",
@@ -249,11 +248,11 @@ def measure(sizes: list[str], names: list[str], flags: argparse.Namespace) -> No
             f"\nU-Net {size}x{size}, {filters} filters, batch {batch}, {flags.rounds} rounds of "
             f"{num_steps} steps\n"
         )
-        print("| contender | ours is faster by | slices/s | ms a step | from | to |")
+        print("| contender | the first is faster by | slices/s | ms a step | from | to |")
         print("| --- | ---: | ---: | ---: | ---: | ---: |")
         for name in names:
-            pairs = zip(seconds[name], seconds[OURS], strict=True)
-            ratio = statistics.median(other / mine for other, mine in pairs)
+            pairs = zip(seconds[name], seconds[names[0]], strict=True)
+            ratio = statistics.median(other / first for other, first in pairs)
             middle = statistics.median(seconds[name])
             low, high = 1000 * min(seconds[name]), 1000 * max(seconds[name])
             print(
@@ -268,7 +267,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--torch-python", help="interpreter that has PyTorch")
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
-    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument(
+        "--contenders",
+        nargs="+",
+        choices=CONTENDERS,
+        default=list(CONTENDERS),
+        help="the first is what the others are compared with",
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=16, help="in a round, at the small size")
     parser.add_argument("--worker", nargs=5, help=argparse.SUPPRESS)
@@ -277,7 +282,7 @@ def main() -> None:
         name, *numbers = flags.worker
         serve_rounds(name, *map(int, numbers))
         return
-    names = [OURS, *(name for name in flags.contenders if name != OURS)]
+    names = flags.contenders
     if not flags.torch_python:
         print("PyTorch is left out: no --torch-python", file=sys.stderr)
         names = [name for name in names if not name.startswith("torch")]

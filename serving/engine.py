@@ -25,7 +25,6 @@ import numpy as np
 from serving.protos import config_pb2, meta_graph_pb2, types_pb2
 from serving.status import StatusCode, StatusError, code_of
 from serving.tensors import Array, numpy_dtype, type_name
-from trainer.startup import prefer_onednn
 
 logger = logging.getLogger(__name__)
 
@@ -289,7 +288,6 @@ def _tensor_type(info: Any) -> str:
 
 @functools.cache
 def _load_library() -> ctypes.CDLL:
-    prefer_onednn()
     spec = importlib.util.find_spec("tensorflow")
     folders = spec.submodule_search_locations if spec else None
     if not folders:

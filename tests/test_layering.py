@@ -35,7 +35,6 @@ CONTRACTS = {
         "preprocessing.volumes.windowing",
         "trainer.postprocessing",
         "trainer.signature",
-        "trainer.startup",
         "trainer.test_time",
     },
 }
