@@ -104,9 +104,7 @@ def _bend(both: tf.Tensor, nodes: tf.Tensor) -> tf.Tensor:
     axis = tf.range(size, dtype=tf.float32)
     # [few, nodes, nodes] -> [few, size, size], in pixels
     rows, columns = (
-        tf.clip_by_value(
-            place + size * tf.einsum("ym,fmn,xn->fyx", spline, shifts, spline), 0.0, size - 1.0
-        )
+        tf.clip_by_value(place + size * _interpolated(shifts, spline), 0.0, size - 1.0)
         for place, shifts in ((axis[:, tf.newaxis], nodes[..., 0]), (axis, nodes[..., 1]))
     )
     first_of_slice = (tf.range(tf.shape(both)[0]) * size * size)[:, tf.newaxis, tf.newaxis]
@@ -171,3 +169,13 @@ def _transform(pixels: tf.Tensor, transform: tf.Tensor, interpolation: str) -> t
         fill_mode="CONSTANT",
     )
     return tf.ensure_shape(moved, pixels.shape)
+
+
+def _interpolated(shifts: tf.Tensor, spline: tf.Tensor) -> tf.Tensor:
+    """Gives [slices, size, size] from shifts at nodes, [slices, nodes, nodes].
+
+    In plain sums: how a product of matrices is rounded depends on the number of slices in it, and a
+    slice must not depend on those beside it.
+    """
+    along_rows = tf.reduce_sum(shifts[:, :, tf.newaxis] * spline, axis=3)
+    return tf.reduce_sum(spline[:, :, tf.newaxis] * along_rows[:, tf.newaxis], axis=2)
