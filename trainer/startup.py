@@ -43,7 +43,7 @@ def prefer_onednn() -> None:
 
     By itself it does so only where it finds instructions made for neural networks, such as AVX-512
     VNNI. With AVX2 alone a training step with 16 filters takes 1.4 times as long without oneDNN.
-    One with 64 filters takes 0.9 times as long, a slice in a server less: servers are left alone.
+    One with 64 filters takes 0.9 times as long, and servers gain nothing: they are left alone.
 
     Source: tensorflow/core/util/util.cc, IsMKLEnabled; benchmarks/training_step.py.
     """

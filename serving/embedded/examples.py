@@ -48,7 +48,7 @@ def refuse_multi_inference(models: ModelStore, request: Any) -> NoReturn:
         if name not in model.session.signatures:
             raise invalid(f"Requested signature not found in model graph: {name}")
         method = task.method_name.removeprefix(_METHOD_PREFIX)
-        if _METHOD_PREFIX in task.method_name and method in _KINDS:
+        if task.method_name.startswith(_METHOD_PREFIX) and method in _KINDS:
             _refuse(method, model, task.model_spec)
         raise StatusError(
             StatusCode.UNIMPLEMENTED, f"Unsupported signature method_name: {task.method_name}"
