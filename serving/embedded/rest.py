@@ -1,7 +1,7 @@
 """TensorFlow Serving's REST paths for status, metadata and predictions.
 
-Source: tensorflow_serving/model_servers/http_rest_api_util.cc and http_server.cc; RESTful API in
-https://www.tensorflow.org/tfx/serving/api_rest
+Source: tensorflow_serving/model_servers/http_rest_api_handler.cc and http_server.cc,
+util/net_http/server/internal/evhttp_request.cc; https://www.tensorflow.org/tfx/serving/api_rest
 """
 
 import json
@@ -9,6 +9,7 @@ import logging
 import re
 import socket
 import threading
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -34,6 +35,7 @@ _PREDICTION_PATH = re.compile(
     rf"/v1/models/(?P<name>[^/:]+){_VERSION}:(?P<method>classify|regress|predict)", re.IGNORECASE
 )
 _CLIENT_CLOSED_REQUEST = 499
+_MAX_UNCOMPRESSED_BYTES = 100 * 2**20
 _HTTP_STATUS: dict[StatusCode, int] = {
     StatusCode.OK: HTTPStatus.OK,
     StatusCode.CANCELLED: _CLIENT_CLOSED_REQUEST,
@@ -94,26 +96,44 @@ class RestServer(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    """Connections stay, and clients do not wait for leave to send a large body."""
     server: RestServer
 
     def do_GET(self) -> None:
+        try:
+            body = self._read_body()
+        except ValueError:
+            self.close_connection = True  # where the next request begins is not known
+            self._send(StatusCode.INVALID_ARGUMENT, {"error": "the body is no chunks"})
+            return
         if self.server.metrics_path and self.path == self.server.metrics_path:
             self._send_body(HTTPStatus.OK, "text/plain", self.server.metrics.page())
             return
-        try:
-            self._send(StatusCode.OK, _describe(self.server.models, self.path))
-        except StatusError as error:
-            self._send(error.code, {"error": error.message})
-
-    def do_POST(self) -> None:
-        # Read in any case: closing before that would cut the answer off.
-        length = self.headers.get("Content-Length", "0")
-        body = self.rfile.read(int(length) if length.isdecimal() else 0)
         with self.server.answering():
             try:
-                self._send(StatusCode.OK, _predict(self.server, self.path, body))
+                answer = _answer(self.server, self.command, self.path, body)
+                self._send(StatusCode.OK, answer)
             except StatusError as error:
                 self._send(error.code, {"error": error.message})
+
+    do_POST = do_HEAD = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_GET
+
+    def _read_body(self) -> bytes:
+        """Reads all that was sent; what is left would be taken for the next request."""
+        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+            body = b"".join(self._chunks())
+        else:
+            length = self.headers.get("Content-Length", "0")
+            body = self.rfile.read(int(length) if length.isdecimal() else 0)
+        return _uncompressed(body) if "gzip" in self.headers.get("Content-Encoding", "") else body
+
+    def _chunks(self) -> Iterator[bytes]:
+        while size := int(self.rfile.readline().partition(b";")[0], 16):
+            yield self.rfile.read(size)
+            self.rfile.readline()
+        while self.rfile.readline().strip():
+            pass  # trailers
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Answers what the HTTP library refuses by itself in JSON too."""
@@ -138,15 +158,32 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
-def _predict(server: RestServer, path: str, body: bytes) -> dict[str, Any]:
-    """Answers a POST.
+def _uncompressed(body: bytes) -> bytes:
+    """Gives what gzip made smaller; nothing, as there, if it is damaged or too large."""
+    unzip = zlib.decompressobj(zlib.MAX_WBITS + 16)
+    try:
+        content = unzip.decompress(body, _MAX_UNCOMPRESSED_BYTES)
+    except zlib.error:
+        return b""
+    return content if unzip.eof else b""
+
+
+def _answer(server: RestServer, method: str, path: str, body: bytes) -> dict[str, Any]:
+    """Answers a request.
 
     Raises:
         StatusError: with TensorFlow Serving's code and text.
     """
-    match = _PREDICTION_PATH.fullmatch(path)
-    if match is None:
-        raise invalid(f"Malformed request: POST {path}")
+    if not path.lower().startswith("/v1/"):
+        raise StatusError(StatusCode.NOT_FOUND, f"Not Found: {path}; expected /v1/models/MODEL")
+    if method == "POST" and (match := _PREDICTION_PATH.fullmatch(path)):
+        return _predict(server, match, body)
+    if method == "GET" and (match := _MODEL_PATH.fullmatch(path)):
+        return _describe(server.models, match)
+    raise invalid(f"Malformed request: {method} {path}")
+
+
+def _predict(server: RestServer, match: re.Match[str], body: bytes) -> dict[str, Any]:
     request = predict_pb2.PredictRequest()
     _fill_model_spec(request.model_spec, match)
     method = match["method"].lower()
@@ -170,17 +207,7 @@ def _run(models: ModelStore, request: Any, body: bytes) -> dict[str, Any]:
     return rest_json.write_answer(outputs, is_rows=asked.is_rows)
 
 
-def _describe(models: ModelStore, path: str) -> dict[str, Any]:
-    """Answers a GET.
-
-    Raises:
-        StatusError: with TensorFlow Serving's code and text.
-    """
-    if not path.lower().startswith("/v1/"):
-        raise StatusError(StatusCode.NOT_FOUND, f"Not Found: {path}; expected /v1/models/MODEL")
-    match = _MODEL_PATH.fullmatch(path)
-    if match is None:
-        raise invalid(f"Malformed request: GET {path}")
+def _describe(models: ModelStore, match: re.Match[str]) -> dict[str, Any]:
     if not match["name"]:
         raise invalid("Missing model name in request.")
     if match["metadata"]:

@@ -1,8 +1,10 @@
 """REST as TensorFlow Serving speaks it; itself is held to these where the environment names it."""
 
 import base64
+import gzip
 import io
 import json
+import socket
 import urllib.error
 import urllib.request
 from typing import Any
@@ -168,3 +170,65 @@ def test_path_outside_of_the_api_is_told_where_models_are(server: EmbeddedServer
     url = f"http://127.0.0.1:{server.rest_api_port}"
     error = "Not Found: /; expected /v1/models/MODEL"
     assert fetch(Served(server.target, url), "/") == (404, {"error": error})
+
+
+def send(served: Served, *parts: bytes) -> bytes:
+    """Sends bytes over one connection, and gives all that comes back until it is closed."""
+    host, port = served.rest.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(b"".join(parts))
+        connection.shutdown(socket.SHUT_WR)
+        return connection.makefile("rb").read()
+
+
+PREDICT = b"POST /v1/models/lung_unet:predict HTTP/1.1\r\nHost: here\r\n"
+ROW = b'{"inputs": [[[[7]]]]}'
+
+
+def test_connection_stays_for_the_next_request(served: Served) -> None:
+    length = f"Content-Length: {len(ROW)}\r\n\r\n".encode()
+    answer = send(served, *[PREDICT, length, ROW] * 3)
+    assert answer.count(b"HTTP/1.1 200 ") == answer.count(b'"predicted_mask": [[[[1]]]]') == 3
+
+
+def test_body_may_come_in_chunks(served: Served) -> None:
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (ROW[:5], ROW[5:]))
+    head = PREDICT + b"Transfer-Encoding: chunked\r\n\r\n"
+    answer = send(served, head, chunks, b"0\r\n\r\n", head, b"0\r\n\r\n")
+    assert b'"predicted_mask": [[[[1]]]]' in answer
+    assert b"JSON Parse error: The document is empty" in answer
+
+
+def test_what_is_no_chunk_is_told_and_ends_the_connection(server: EmbeddedServer) -> None:
+    served = Served(server.target, f"http://127.0.0.1:{server.rest_api_port}")
+    answer = send(served, PREDICT, b"Transfer-Encoding: chunked\r\n\r\nno number\r\n", ROW)
+    assert answer.count(b"HTTP/1.1") == 1
+    assert b"400 Bad Request" in answer
+    assert b'{"error": "the body is no chunks"}' in answer
+
+
+@pytest.mark.parametrize(
+    ("packed", "expected"),
+    [
+        (gzip.compress(ROW), b'"predicted_mask": [[[[1]]]]'),
+        (gzip.compress(ROW)[:-9], b"JSON Parse error: The document is empty"),
+        (b"no gzip", b"JSON Parse error: The document is empty"),
+        (gzip.compress(bytes(101 * 2**20), 1), b"JSON Parse error: The document is empty"),
+    ],
+    ids=["whole", "cut short", "none", "bomb"],
+)
+def test_body_may_be_compressed(served: Served, packed: bytes, expected: bytes) -> None:
+    head = f"Content-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n".encode()
+    assert expected in send(served, PREDICT, head, packed)
+
+
+def test_client_need_not_wait_to_send_a_large_body(served: Served) -> None:
+    head = f"Expect: 100-continue\r\nContent-Length: {len(ROW)}\r\n\r\n".encode()
+    assert send(served, PREDICT, head, ROW).startswith(b"HTTP/1.1 100 Continue\r\n")
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS"])
+def test_other_methods_are_malformed(served: Served, method: str) -> None:
+    answer = send(served, f"{method} /v1/models/lung_unet HTTP/1.1\r\nHost: here\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert f"Malformed request: {method} /v1/models/lung_unet".encode() in answer
