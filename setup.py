@@ -59,6 +59,8 @@ SERVING = [
     "apache-beam>=2.77,<3",
     # The page of `view`; waitress serves it.
     "flask>=3.1,<4",
+    # Checksums of the requests that a model is warmed up with.
+    "google-crc32c>=1.7,<2",
     "grpcio>=1.80,<2",
     # The health service that Kubernetes asks, in the embedded server.
     "grpcio-health-checking>=1.80,<2",

@@ -5,10 +5,10 @@ https://www.tensorflow.org/tfx/serving/serving_config
 """
 
 import functools
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
 from serving.config import ServeConfig
@@ -32,20 +32,6 @@ message_type { name: "MonitoringConfig"
           type_name: ".tensorflow.serving.PrometheusConfig" } }
 """
 """Two messages of tensorflow_serving/config that tensorflow-serving-api leaves out."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TlsConfig:
-    """What gRPC over TLS needs; all PEM."""
-
-    server_key: bytes
-    server_certificate: bytes
-
-    authority: bytes | None
-    """Whose certificates of clients are trusted."""
-
-    verifies_clients: bool
-    """Whether a client needs a certificate."""
 
 
 def model_configs(config: ServeConfig) -> list[Any]:
@@ -73,8 +59,8 @@ def model_configs(config: ServeConfig) -> list[Any]:
     return configs
 
 
-def tls_config(path: Path) -> TlsConfig:
-    """Reads an ``SSLConfig``.
+def server_credentials(path: Path) -> grpc.ServerCredentials:
+    """Gives the key, the certificate and the authority of clients that an ``SSLConfig`` has.
 
     Raises:
         ConfigFileError: if it cannot be read, or has no key and certificate.
@@ -89,11 +75,10 @@ def tls_config(path: Path) -> TlsConfig:
                 f"{path} has {name} {text!r}; expected its PEM text, lines parted by \\n, and "
                 "not the name of a file"
             )
-    return TlsConfig(
-        server_key=config.server_key.encode(),
-        server_certificate=config.server_cert.encode(),
-        authority=config.custom_ca.encode() or None,
-        verifies_clients=config.client_verify,
+    return grpc.ssl_server_credentials(
+        [(config.server_key.encode(), config.server_cert.encode())],
+        root_certificates=config.custom_ca.encode() or None,
+        require_client_auth=config.client_verify,
     )
 
 

@@ -35,6 +35,7 @@ _PREDICTION_PATH = re.compile(
     rf"/v1/models/(?P<name>[^/:]+){_VERSION}:(?P<method>classify|regress|predict)", re.IGNORECASE
 )
 _CLIENT_CLOSED_REQUEST = 499
+_MAX_BODY_BYTES = 2**31
 _MAX_UNCOMPRESSED_BYTES = 100 * 2**20
 _HTTP_STATUS: dict[StatusCode, int] = {
     StatusCode.OK: HTTPStatus.OK,
@@ -104,8 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             body = self._read_body()
         except ValueError:
-            self.close_connection = True  # where the next request begins is not known
-            self._send(StatusCode.INVALID_ARGUMENT, {"error": "the body is no chunks"})
+            self.send_error(HTTPStatus.BAD_REQUEST, "the size of the body cannot be read")
             return
         if self.server.metrics_path and self.path == self.server.metrics_path:
             self._send_body(HTTPStatus.OK, "text/plain", self.server.metrics.page())
@@ -124,19 +124,19 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
             body = b"".join(self._chunks())
         else:
-            length = self.headers.get("Content-Length", "0")
-            body = self.rfile.read(int(length) if length.isdecimal() else 0)
+            body = self.rfile.read(_size(self.headers.get("Content-Length", "0"), 10))
         return _uncompressed(body) if "gzip" in self.headers.get("Content-Encoding", "") else body
 
     def _chunks(self) -> Iterator[bytes]:
-        while size := int(self.rfile.readline().partition(b";")[0], 16):
+        while size := _size(self.rfile.readline().partition(b";")[0], 16):
             yield self.rfile.read(size)
             self.rfile.readline()
         while self.rfile.readline().strip():
             pass  # trailers
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Answers what the HTTP library refuses by itself in JSON too."""
+        """Answers in JSON; where the next request begins is not known."""
+        self.close_connection = True
         self._send_json(code, {"error": message or HTTPStatus(code).phrase})
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -153,9 +153,23 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(http_status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+
+def _size(text: str | bytes, base: int) -> int:
+    """Reads how many bytes follow.
+
+    Raises:
+        ValueError: if that is no number, or more than fits into the memory.
+    """
+    size = int(text, base)
+    if not 0 <= size <= _MAX_BODY_BYTES:
+        raise ValueError(f"{size} bytes")
+    return size
 
 
 def _uncompressed(body: bytes) -> bytes:

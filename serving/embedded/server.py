@@ -10,7 +10,6 @@ import os
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
 from typing import Self
 
 import grpc
@@ -18,7 +17,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from serving.config import ServeConfig, host_and_port
 from serving.embedded import servicers
-from serving.embedded.config_files import TlsConfig, metrics_path, model_configs, tls_config
+from serving.embedded.config_files import metrics_path, model_configs, server_credentials
 from serving.embedded.metrics import Metrics
 from serving.embedded.models import ModelStore
 from serving.embedded.rest import RestServer
@@ -56,7 +55,7 @@ class EmbeddedServer:
         _check_free(config.bind_address, config.port)
         _check_free(config.bind_address, config.rest_api_port)
         metrics, path = Metrics(), metrics_path(config.monitoring_config_file)
-        tls = tls_config(config.ssl_config_file) if config.ssl_config_file else None
+        tls = server_credentials(config.ssl_config_file) if config.ssl_config_file else None
         self._is_started = False
         self.models = _load(config, metrics)
         self._address = config.bind_address
@@ -107,12 +106,7 @@ class EmbeddedServer:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Stops."""
         self.stop()
 
@@ -139,7 +133,7 @@ def _listen_grpc(
     config: ServeConfig,
     models: ModelStore,
     metrics: Metrics,
-    tls: TlsConfig | None,
+    tls: grpc.ServerCredentials | None,
 ) -> tuple[grpc.Server, int]:
     server = grpc.server(
         ThreadPoolExecutor(max_workers=max(4, 2 * (os.cpu_count() or 1))),
@@ -161,14 +155,9 @@ def _listen_grpc(
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     address = host_and_port(config.bind_address, config.port)
     try:
-        if tls is None:
-            return server, server.add_insecure_port(address)
-        credentials = grpc.ssl_server_credentials(
-            [(tls.server_key, tls.server_certificate)],
-            root_certificates=tls.authority,
-            require_client_auth=tls.verifies_clients,
-        )
-        return server, server.add_secure_port(address, credentials)
+        if tls:
+            return server, server.add_secure_port(address, tls)
+        return server, server.add_insecure_port(address)
     except RuntimeError as error:
         hint = f"; is {config.ssl_config_file} right?" if tls else ""
         raise ListenError(f"cannot listen at {address}: {error}{hint}") from error

@@ -4,12 +4,11 @@ Source: tensorflow_serving/servables/tensorflow/saved_model_warmup_util.cc;
 https://www.tensorflow.org/tfx/serving/saved_model_warmup
 """
 
-import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
+from preprocessing.framing import DamagedShardError, read_records
 from serving.embedded import answers
 from serving.embedded.models import ServedModel
 from serving.protos import prediction_log_pb2
@@ -17,9 +16,6 @@ from serving.status import StatusCode, StatusError, invalid
 
 FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 MAX_RECORDS = 1000
-
-_HEADER = struct.Struct("<QI")
-_CHECKSUM_BYTES = 4
 
 
 def warm_up(model: ServedModel) -> None:
@@ -34,7 +30,14 @@ def warm_up(model: ServedModel) -> None:
     path = model.folder / FILE
     if not path.is_file():
         return
-    for index, record in enumerate(_records(path)):
+    try:
+        _play(model, path)
+    except DamagedShardError as error:
+        raise StatusError(StatusCode.DATA_LOSS, f"{path} is damaged or truncated") from error
+
+
+def _play(model: ServedModel, path: Path) -> None:
+    for index, record in enumerate(read_records(path)):
         if index == MAX_RECORDS:
             raise invalid(f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {path}")
         try:
@@ -49,15 +52,3 @@ def warm_up(model: ServedModel) -> None:
         except StatusError as error:
             message = f"warmup record {index} of {path}: {error.message}"
             raise StatusError(error.code, message) from error
-
-
-def _records(path: Path) -> Iterator[bytes]:
-    """Reads a TFRecord file: length, its checksum, content, its checksum."""
-    with path.open("rb") as file:
-        while header := file.read(_HEADER.size):
-            is_whole = len(header) == _HEADER.size
-            length = _HEADER.unpack(header)[0] if is_whole else 0
-            content = file.read(length + _CHECKSUM_BYTES) if length < 2**31 else b""
-            if not is_whole or len(content) < length + _CHECKSUM_BYTES:
-                raise StatusError(StatusCode.OUT_OF_RANGE, f"{path} ends within a record")
-            yield content[:length]

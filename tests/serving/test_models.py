@@ -1,5 +1,6 @@
 """How versions come, are used, and go; states and texts are TensorFlow Serving's own."""
 
+import io
 import shutil
 import threading
 import time
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
+from preprocessing.framing import write_record
 from serving import codec
 from serving.config import ServeConfig
 from serving.embedded import models as models_module
@@ -331,14 +333,27 @@ def test_warm_up_is_played_before_a_version_is_available(
     ]
 
 
+def framed(record: bytes) -> bytes:
+    file = io.BytesIO()
+    write_record(file, record)
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda data: data[:-1], "tf_serving_warmup_requests ends within a record"),
-        (lambda data: data[:7], "tf_serving_warmup_requests ends within a record"),
-        (lambda data: b"\xff" * 12 + data[12:], "tf_serving_warmup_requests ends within a record"),
-        (lambda data: data[:12] + b"\xff" * (len(data) - 12), "Failed to parse warmup record: 0"),
-        (lambda data: data.replace(b"image", b"igame"), "input tensor alias not found in signatu"),
+        (lambda data: data[:-1], "tf_serving_warmup_requests is damaged or truncated"),
+        (lambda data: data[:7], "tf_serving_warmup_requests is damaged or truncated"),
+        (lambda data: data.replace(b"image", b"igame"), "requests is damaged or truncated"),
+        (lambda data: framed(b"\xff"), "Failed to parse warmup record: 0"),
+        (
+            lambda data: framed(prediction_log_pb2.PredictionLog().SerializeToString()),
+            "Unsupported log_type",
+        ),
+        (
+            lambda data: framed(data[12:-4].replace(b"image", b"igame")),
+            "input tensor alias not found in signatu",
+        ),
     ],
 )
 def test_warm_up_that_fails_keeps_a_version_back(

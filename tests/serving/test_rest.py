@@ -199,12 +199,25 @@ def test_body_may_come_in_chunks(served: Served) -> None:
     assert b"JSON Parse error: The document is empty" in answer
 
 
-def test_what_is_no_chunk_is_told_and_ends_the_connection(server: EmbeddedServer) -> None:
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Transfer-Encoding: chunked\r\n\r\nno number\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n-5\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n80000001\r\n",
+        b"Content-Length: 20 bytes\r\n\r\n",
+        b"Content-Length: -1\r\n\r\n",
+        b"Content-Length: 9999999999999999999999\r\n\r\n",
+    ],
+)
+def test_body_of_unknown_size_is_told_and_ends_the_connection(
+    server: EmbeddedServer, head: bytes
+) -> None:
     served = Served(server.target, f"http://127.0.0.1:{server.rest_api_port}")
-    answer = send(served, PREDICT, b"Transfer-Encoding: chunked\r\n\r\nno number\r\n", ROW)
-    assert answer.count(b"HTTP/1.1") == 1
-    assert b"400 Bad Request" in answer
-    assert b'{"error": "the body is no chunks"}' in answer
+    answer = send(served, PREDICT, head, ROW, PREDICT)
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert answer.count(b"HTTP/1.1") == answer.count(b"\r\nConnection: close\r\n") == 1
+    assert b'{"error": "the size of the body cannot be read"}' in answer
 
 
 @pytest.mark.parametrize(
