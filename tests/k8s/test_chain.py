@@ -212,7 +212,9 @@ def test_tfrecords_on_workers_beside_flink(road, tmp_path):
             process.wait()
     second = json.loads((road.folder / "data" / "dataset" / "dataset.json").read_text())
     assert second["splits"]["train"]["patients"] == first["splits"]["train"]["patients"]
-    assert len(second["splits"]["train"]["shards"]) == 64
+    # 64 are asked for, and no shard is empty.
+    train = second["splits"]["train"]
+    assert len(train["shards"]) == min(64, train["num_examples"])
 
 
 def wait_for_port(port: int) -> None:

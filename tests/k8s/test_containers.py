@@ -16,8 +16,15 @@ import pytest
 from preprocessing import pipeline
 from preprocessing.config import TfrecordsConfig
 from preprocessing.phantoms.drawing import PhantomsConfig, write_phantoms
-from tests.k8s.manifests import build_with, named, read
-from tests.k8s.podman import BASE, build_image, ensure_base, podman, run_words
+from tests.k8s.manifests import (
+    Manifest,
+    arguments_of,
+    build_with,
+    environment_of,
+    named,
+    read,
+)
+from tests.k8s.podman import BASE, IMAGE, build_image, ensure_base, podman
 from trainer.interruption import EXIT_RETRY
 
 pytestmark = [
@@ -27,24 +34,63 @@ pytestmark = [
     ),
 ]
 
-IMAGE = "lung-ct:0.1.0"
 NETWORK = "lung-ct-test"
 SMALL = {"RECIPE": "reference", "IMAGE_SIZE": "64", "FILTERS": "8", "EPOCHS": "6"}
 LARGEST_IMAGE_GB = 3.0
 
 
 @pytest.fixture(scope="module", autouse=True)
-def image(tmp_path_factory) -> None:
+def image() -> None:
     start_s = time.monotonic()
     try:
-        what = ensure_base(tmp_path_factory.mktemp("base"))
+        what = ensure_base()
         podman("run", "--rm", "--network=none", BASE, "true")
     except subprocess.CalledProcessError as error:
         pytest.skip(f"Podman runs no container here: {error} {error.stderr}")
     base_s = time.monotonic() - start_s
-    build_image(IMAGE)
+    build_image()
     build_s = time.monotonic() - start_s - base_s
     print(f"base: {what}, {base_s:.0f} s; image built in {build_s:.0f} s")  # noqa: T201
+
+
+def run_words(
+    pod: Manifest,
+    container: Manifest,
+    objects: list[Manifest],
+    *,
+    claims: dict[str, Path],
+    environment: dict[str, str] | None = None,
+) -> list[str]:
+    """Gives the arguments of ``podman run`` for a container of a pod.
+
+    Args:
+        pod: its specification, as rendered.
+        container: one of it.
+        objects: of the build, for its settings.
+        claims: folders that stand for persistent volumes, by the name of the claim.
+        environment: variables that the Job controller sets.
+    """
+    user, rules = pod["securityContext"], container["securityContext"]
+    assert rules["readOnlyRootFilesystem"]
+    assert not rules["allowPrivilegeEscalation"]
+    words = ["--read-only", "--read-only-tmpfs=false", "--security-opt", "no-new-privileges"]
+    words += ["--user", f"{user['runAsUser']}:{user['runAsGroup']}"]
+    words += [word for each in rules["capabilities"]["drop"] for word in ("--cap-drop", each)]
+    words += ["--memory", container["resources"]["limits"]["memory"].lower().rstrip("i")]
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    for mount in container["volumeMounts"]:
+        volume, path = volumes[mount["name"]], mount["mountPath"]
+        if "emptyDir" in volume and path == "/dev/shm":
+            words += ["--shm-size", volume["emptyDir"]["sizeLimit"].lower().rstrip("i")]
+        elif "emptyDir" in volume:
+            words += ["--mount", f"type=tmpfs,tmpfs-mode=1777,destination={path}"]
+        else:
+            folder = claims[volume["persistentVolumeClaim"]["claimName"]]
+            mode = "ro" if mount.get("readOnly") else "rw"
+            words += ["--volume", f"{folder}:{path}:{mode}"]
+    for name, value in (environment_of(container, objects) | (environment or {})).items():
+        words += ["--env", f"{name}={value}"]
+    return [*words, f"localhost/{container['image']}", *arguments_of(container, objects)]
 
 
 class Cluster:
