@@ -72,7 +72,7 @@ def draw_curves(rows: Sequence[Row], path: Path) -> None:
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-    figure.axes[0].legend()
+    figure.axes[0].legend(loc="lower right")  # accuracy rises
     _save(figure, path)
 
 
@@ -80,17 +80,18 @@ def _mark_sizes(axes: Axes, rows: Sequence[Row]) -> None:
     """Tells from which epoch on slices had which size, if it grew on the way."""
     sizes = [int(row["image_size"]) for row in rows]
     for size in sorted(set(sizes)) if len(set(sizes)) > 1 else ():
-        first = sizes.index(size)
-        if first:
-            axes.axvline(first + 0.5, color=SIZE_COLOR, linewidth=0.8)
-        # Across: epochs; upwards: the share of the axes.
+        last = sizes.index(size) + sizes.count(size)
+        if last < len(sizes):
+            axes.axvline(last + 0.5, color=SIZE_COLOR, linewidth=0.8)
+        # Across: epochs, at the end, where the curves are flat; upwards: the share of the axes.
         axes.text(
-            *(first + 0.7, 0.5, f"{size} px"),
+            *(last + 0.3, 0.5, f"{size} px"),
             transform=axes.get_xaxis_transform(),
             color=SIZE_COLOR,
             fontsize=8,
             rotation=90,
             va="center",
+            ha="right",
         )
 
 

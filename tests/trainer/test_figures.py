@@ -59,7 +59,7 @@ def test_sizes_are_marked_where_they_grew():
         return lines, [(text.get_text(), text.get_position()[0]) for text in axes.texts]
 
     assert marks(64, 64) == ([], [])
-    assert marks(32, 32, 64) == ([2.5], [("32 px", 0.7), ("64 px", 2.7)])
+    assert marks(32, 32, 64) == ([2.5], [("32 px", 2.3), ("64 px", 3.3)])
 
 
 def test_curves_are_drawn(tmp_path):
