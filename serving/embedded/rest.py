@@ -99,6 +99,8 @@ class RestServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     """Connections stay, and clients do not wait for leave to send a large body."""
+    disable_nagle_algorithm = True
+    """Or a body would wait for 40 ms until the client has confirmed the head before it."""
     server: RestServer
 
     def do_GET(self) -> None:
