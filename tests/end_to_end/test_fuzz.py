@@ -22,7 +22,7 @@ from serving.protos import predict_pb2, types_pb2
 from trainer.export import ServedModel
 from trainer.model import UNet
 
-NUM_REQUESTS = 5040
+NUM_REQUESTS = 6000
 METHOD = "/tensorflow.serving.PredictionService/Predict"
 MAX_GROWTH_BYTES = 64 * 2**20
 PROPER = {

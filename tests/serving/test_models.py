@@ -344,6 +344,7 @@ def framed(record: bytes) -> bytes:
     [
         (lambda data: data[:-1], "tf_serving_warmup_requests is damaged or truncated"),
         (lambda data: data[:7], "tf_serving_warmup_requests is damaged or truncated"),
+        (lambda data: b"\xff" * 12 + data[12:], "requests is damaged or truncated"),
         (lambda data: data.replace(b"image", b"igame"), "requests is damaged or truncated"),
         (lambda data: framed(b"\xff"), "Failed to parse warmup record: 0"),
         (
