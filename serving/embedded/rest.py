@@ -166,7 +166,7 @@ def _size(text: str | bytes, base: int) -> int:
     """Reads how many bytes follow.
 
     Raises:
-        ValueError: if that is no number, or more than fits into the memory.
+        ValueError: if that is no number, or more than 2 GiB.
     """
     size = int(text, base)
     if not 0 <= size <= _MAX_BODY_BYTES:
