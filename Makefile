@@ -106,7 +106,7 @@ test: $(READY) $(KUSTOMIZE)  ## Run the tests, on two processes.
 	$(PY) -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 
 test-k8s: $(READY) $(KUSTOMIZE)  ## All tests of the manifests: policies, the road from them, containers where Podman is.
-	$(PY) -m pytest tests/k8s -m "" --capture=no $(ARGS)
+	$(PY) -m pytest tests/k8s -m "" --numprocesses 2 --dist loadfile -rP $(ARGS)
 
 lint: $(READY)  ## Check format, style and types.
 	$(PY) -m ruff format --check .

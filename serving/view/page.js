@@ -11,12 +11,11 @@ let chosen = -1;
 let decoded = { entry: null, pictures: null }; // of the chosen slice alone: pixels take megabytes
 let waiting = [];
 let underWay = 0;
-let maxMib = Infinity;
 
-fetch("about").then((answer) => answer.json()).then((about) => {
+const limit = fetch("about").then((answer) => answer.json()).then((about) => {
   const around = [about.flips === "none" ? "no flips" : `flips: ${about.flips}`, about.postprocess ? "cleaned" : "not cleaned"];
-  maxMib = about.max_upload_mib;
   byId("about").textContent = `${about.model_name} at ${about.target} · ${around.join(", ")} · files up to ${about.max_upload_mib} MiB`;
+  return about.max_upload_mib;
 });
 
 function add(files) {
@@ -44,7 +43,8 @@ function next() {
 
 async function segment(entry) {
   try {
-    // A server that stops reading cannot say why.
+    // A server that stops reading cannot say why; files may be dropped before it has told its limit.
+    const maxMib = await limit;
     if (entry.file.size > maxMib * 2 ** 20) throw new Error(`the file has more than ${maxMib} MiB; see --max-upload-mib`);
     const answer = await fetch(`segment?name=${encodeURIComponent(entry.name)}`, { method: "POST", body: entry.file });
     const result = await answer.json();
