@@ -51,8 +51,10 @@ with _bare_tensorflow():
         inference_pb2,
         model_management_pb2,
         model_pb2,
+        model_service_pb2_grpc,
         predict_pb2,
         prediction_log_pb2,
+        prediction_service_pb2_grpc,
         regression_pb2,
     )
     from tensorflow_serving.config import model_server_config_pb2
@@ -72,8 +74,10 @@ __all__ = [
     "model_management_pb2",
     "model_pb2",
     "model_server_config_pb2",
+    "model_service_pb2_grpc",
     "predict_pb2",
     "prediction_log_pb2",
+    "prediction_service_pb2_grpc",
     "regression_pb2",
     "tensor_pb2",
     "types_pb2",

@@ -9,7 +9,7 @@ model_servers/get_model_status_impl.cc, server_core.cc.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from serving import tensors, wire
+from serving import tensors
 from serving.embedded.models import ModelStore, ServedModel
 from serving.engine import TensorParseError
 from serving.protos import get_model_metadata_pb2, model_management_pb2, predict_pb2
@@ -17,12 +17,9 @@ from serving.status import StatusCode, StatusError, invalid
 from trainer.signature import ARRAY_SIGNATURE
 
 _SIGNATURE_DEF = "signature_def"
-_OUTPUTS_FIELD = 1
-_KEY_FIELD = 1
-_VALUE_FIELD = 2
 
 
-def predict(models: ModelStore, request: Any, *, timeout_ms: int = 0) -> bytes:
+def predict(models: ModelStore, request: Any, *, timeout_ms: int = 0) -> Any:
     """Answers a ``PredictRequest``.
 
     Args:
@@ -31,7 +28,7 @@ def predict(models: ModelStore, request: Any, *, timeout_ms: int = 0) -> bytes:
         timeout_ms: what is left of the caller's deadline; 0 is no limit.
 
     Returns:
-        A serialized ``PredictResponse`` with typed fields.
+        A ``PredictResponse`` with typed fields.
 
     Raises:
         StatusError: with TensorFlow Serving's code and text.
@@ -42,14 +39,9 @@ def predict(models: ModelStore, request: Any, *, timeout_ms: int = 0) -> bytes:
     response.model_spec.name = model.name
     response.model_spec.version.value = model.version
     response.model_spec.signature_name = request.model_spec.signature_name or ARRAY_SIGNATURE.name
-    entries = (
-        wire.length_delimited(_KEY_FIELD, key.encode())
-        + wire.length_delimited(_VALUE_FIELD, tensors.write_typed(array))
-        for key, array in outputs.items()
-    )
-    return bytes(response.SerializeToString()) + b"".join(
-        wire.length_delimited(_OUTPUTS_FIELD, entry) for entry in entries
-    )
+    for key, array in outputs.items():
+        response.outputs[key].ParseFromString(tensors.write_typed(array))
+    return response
 
 
 def run(model: ServedModel, request: Any, *, timeout_ms: int = 0) -> dict[str, tensors.Array]:
@@ -116,18 +108,17 @@ def spec_of(request: Any) -> Any:
     return request.model_spec
 
 
-def input_infos(model: ServedModel, request: Any) -> Mapping[str, Any]:
-    """Gives the ``TensorInfo`` of each input of the signature that a request names.
+def input_infos(model: ServedModel, signature_name: str) -> Mapping[str, Any]:
+    """Gives the ``TensorInfo`` of each input of a signature; without a name, of the default.
 
     Raises:
         StatusError: with the code and text that TensorFlow Serving's REST API answers.
     """
-    name = request.model_spec.signature_name or ARRAY_SIGNATURE.name
+    name = signature_name or ARRAY_SIGNATURE.name
     signature = model.session.signatures.get(name)
     if signature is None:
         raise invalid(f'Serving signature name: "{name}" not found in signature def')
-    inputs: Mapping[str, Any] = signature.inputs
-    return inputs
+    return signature.inputs
 
 
 def metadata(models: ModelStore, request: Any) -> Any:
@@ -142,24 +133,13 @@ def metadata(models: ModelStore, request: Any) -> Any:
     for field in request.metadata_field:
         if field != _SIGNATURE_DEF:
             raise invalid(f"Metadata field {field} is not supported")
-    signatures = get_model_metadata_pb2.SignatureDefMap()
     response = get_model_metadata_pb2.GetModelMetadataResponse()
     with models.use(spec) as model:
-        for name, signature in model.session.signatures.items():
-            signatures.signature_def[name].CopyFrom(signature)
+        signatures = get_model_metadata_pb2.SignatureDefMap(signature_def=model.session.signatures)
         response.model_spec.name = model.name
         response.model_spec.version.value = model.version
     response.metadata[_SIGNATURE_DEF].Pack(signatures)
     return response
-
-
-def status(models: ModelStore, request: Any) -> Any:
-    """Answers a ``GetModelStatusRequest``.
-
-    Raises:
-        StatusError: with TensorFlow Serving's code and text.
-    """
-    return models.status(spec_of(request))
 
 
 def _check_inputs(signature: Any, inputs: Iterable[str]) -> None:

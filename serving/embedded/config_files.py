@@ -4,12 +4,11 @@ Source: tensorflow_serving/config/model_server_config.proto;
 https://www.tensorflow.org/tfx/serving/serving_config
 """
 
-import functools
 from pathlib import Path
 from typing import Any
 
 import grpc
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.protobuf import descriptor_pb2, message_factory, text_format
 
 from serving.config import ServeConfig
 from serving.embedded.metrics import DEFAULT_PATH
@@ -32,6 +31,10 @@ message_type { name: "MonitoringConfig"
           type_name: ".tensorflow.serving.PrometheusConfig" } }
 """
 """Two messages of tensorflow_serving/config that tensorflow-serving-api leaves out."""
+# In a pool of their own: another package may have them in the common one.
+_MESSAGES = message_factory.GetMessages(
+    [text_format.Parse(_PROTO, descriptor_pb2.FileDescriptorProto())]
+)
 
 
 def model_configs(config: ServeConfig) -> list[Any]:
@@ -65,7 +68,7 @@ def server_credentials(path: Path) -> grpc.ServerCredentials:
     Raises:
         ConfigFileError: if it cannot be read, or has no key and certificate.
     """
-    config = _read(path, _message("SSLConfig"))
+    config = _read(path, _MESSAGES["tensorflow.serving.SSLConfig"]())
     needed = {"server_key": config.server_key, "server_cert": config.server_cert}
     if config.client_verify:
         needed["custom_ca"] = config.custom_ca
@@ -90,21 +93,8 @@ def metrics_path(path: Path | None) -> str:
     """
     if path is None:
         return ""
-    prometheus = _read(path, _message("MonitoringConfig")).prometheus_config
+    prometheus = _read(path, _MESSAGES["tensorflow.serving.MonitoringConfig"]()).prometheus_config
     return (prometheus.path or DEFAULT_PATH) if prometheus.enable else ""
-
-
-@functools.cache
-def _pool() -> descriptor_pool.DescriptorPool:
-    # A pool of its own: another package may have these messages in the common one.
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(text_format.Parse(_PROTO, descriptor_pb2.FileDescriptorProto()))
-    return pool
-
-
-def _message(name: str) -> Any:
-    descriptor = _pool().FindMessageTypeByName(f"tensorflow.serving.{name}")
-    return message_factory.GetMessageClass(descriptor)()
 
 
 def _read(path: Path, message: Any) -> Any:

@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 
 from serving.status import StatusError
 
@@ -17,6 +18,7 @@ DEFAULT_PATH = "/monitoring/prometheus/metrics"
 _COUNT = ":tensorflow:serving:request_count"
 _LATENCY = ":tensorflow:serving:request_latency"
 _LOADS = ":tensorflow:cc:saved_model:load_attempt_count"
+_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 _LIMITS_US = [10 * 1.8**power for power in range(33)]
 
 
@@ -74,18 +76,13 @@ class Metrics:
             for key, counts in sorted(self._buckets.items()):
                 named = dict(zip(("model_name", "API", "entrypoint"), key, strict=True))
                 limits = [*(f"{limit:g}" for limit in _LIMITS_US), "+Inf"]
-                below = 0
-                for limit, count in zip(limits, counts, strict=True):
-                    below += count
+                for limit, below in zip(limits, accumulate(counts), strict=True):
                     lines.append(f"{_LATENCY}_bucket{_labels(**named, le=limit)} {below}")
                 lines.append(f"{_LATENCY}_sum{_labels(**named)} {self._sums_us[key]}")
-                lines.append(f"{_LATENCY}_count{_labels(**named)} {below}")
+                lines.append(f"{_LATENCY}_count{_labels(**named)} {sum(counts)}")
         return "\n".join(lines) + "\n"
 
 
 def _labels(**values: str) -> str:
-    quoted = (
-        f'{name}="{value.replace(chr(92), chr(92) * 2).replace(chr(34), chr(92) + chr(34))}"'
-        for name, value in values.items()
-    )
+    quoted = (f'{name}="{value.translate(_ESCAPES)}"' for name, value in values.items())
     return "{" + ",".join(quoted) + "}"

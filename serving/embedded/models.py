@@ -49,10 +49,6 @@ class ServedModel:
     """Runs it."""
 
 
-WarmUp = Callable[[ServedModel], None]
-"""Plays the warm-up requests of a version; raises ``StatusError`` if one of them fails."""
-
-
 @dataclass(kw_only=True, eq=False)
 class _Version:
     """One version, from when it was first seen until the server stops."""
@@ -76,11 +72,17 @@ class _Model:
     versions: dict[int, _Version] = field(default_factory=dict)
 
     def available(self) -> list[_Version]:
-        return [each for each in self.versions.values() if each.state == State.AVAILABLE]
+        """Highest first."""
+        found = (each for each in self.versions.values() if each.state == State.AVAILABLE)
+        return sorted(found, key=lambda each: each.number, reverse=True)
 
 
 class ModelStore:
-    """Keeps the versions that a configuration asks for loaded. May be shared between threads."""
+    """Keeps the versions that a configuration asks for loaded. May be shared between threads.
+
+    Attributes:
+        metrics: counts loads, and the requests that those who answer tell it of.
+    """
 
     def __init__(
         self,
@@ -88,8 +90,7 @@ class ModelStore:
         *,
         poll_wait_s: float = 1.0,
         labels_may_wait: bool = False,
-        warm_up: WarmUp = lambda model: None,
-        metrics: Metrics | None = None,
+        warm_up: Callable[[ServedModel], None] = lambda model: None,
     ) -> None:
         """Loads each model once.
 
@@ -97,8 +98,8 @@ class ModelStore:
             configs: ``ModelConfig`` messages.
             poll_wait_s: seconds between two looks at the folders; 0 or less: none after the first.
             labels_may_wait: whether a label may name a version that is not available yet.
-            warm_up: what a version does before it is available.
-            metrics: where loads are counted.
+            warm_up: plays the warm-up requests of a version before it is available; raises
+                ``StatusError`` if one of them fails.
 
         Raises:
             NoModelError: if a model has no version to load.
@@ -108,14 +109,16 @@ class ModelStore:
         self._changed = threading.Condition()
         self._models: dict[str, _Model] = {}
         self._poll_wait_s, self._labels_may_wait = poll_wait_s, labels_may_wait
-        self._warm_up, self._metrics = warm_up, metrics or Metrics()
+        self._warm_up, self.metrics = warm_up, Metrics()
         self._is_stopped = threading.Event()
         self._poller = threading.Thread(target=self._poll, name="model folders", daemon=True)
         self._following = threading.Lock()
         self._configure(configs)
         try:
             for model in self._models.values():
-                self._follow_first(model)
+                if not Path(model.config.base_path).is_dir() or not wanted_versions(model.config):
+                    raise NoModelError(_why_none(model.config))
+                self._follow(model, is_first=True)
         except BaseException:
             self.close()
             raise
@@ -149,21 +152,14 @@ class ModelStore:
         """
         name = model_spec.name
         with self._changed:
-            model = self._models.get(name)
-            versions = dict(model.versions) if model else {}
             wanted = self._version_number(model_spec)
-            if wanted is not None:
-                if wanted not in versions:
-                    raise StatusError(
-                        StatusCode.NOT_FOUND, f"Could not find version {wanted} of model {name}"
-                    )
-                versions = {wanted: versions[wanted]}
-            if not versions:
-                raise StatusError(
-                    StatusCode.NOT_FOUND, f"Could not find any versions of model {name}"
-                )
+            versions = self._models[name].versions if name in self._models else {}
+            numbers = [number for number in versions if wanted in (None, number)]
+            if not numbers:
+                what = "any versions" if wanted is None else f"version {wanted}"
+                raise StatusError(StatusCode.NOT_FOUND, f"Could not find {what} of model {name}")
             response = get_model_status_pb2.GetModelStatusResponse()
-            for number in sorted(versions, reverse=True):
+            for number in sorted(numbers, reverse=True):
                 version = versions[number]
                 entry = response.model_version_status.add(version=number, state=version.state)
                 entry.status.SetInParent()  # OK, where nothing else is said
@@ -175,11 +171,8 @@ class ModelStore:
     def served(self) -> list[ServedModel]:
         """Lists the highest version of each model, as they are now."""
         with self._changed:
-            highest = [
-                max(model.available(), key=lambda version: version.number, default=None)
-                for model in self._models.values()
-            ]
-        return [version.served for version in highest if version and version.served]
+            highest = [each for model in self._models.values() for each in model.available()[:1]]
+            return [version.served for version in highest if version.served]
 
     def reload(self, configs: Sequence[Any]) -> None:
         """Follows another configuration; models that it does not name are unloaded.
@@ -192,42 +185,33 @@ class ModelStore:
         """
         with self._following:
             self._configure(configs)
-            models = self._follow_all()
-            missing = [model.config.name for model in models if not model.available()]
+            self._follow_all()
+            missing = [each.config.name for each in self._models.values() if not each.available()]
             if missing:
                 raise StatusError(
                     StatusCode.UNKNOWN, f"models without an available version: {', '.join(missing)}"
                 )
 
-    def close(self, drain_s: float = 10.0) -> None:
-        """Unloads everything; ``use`` fails from then on.
-
-        Args:
-            drain_s: seconds that requests under way have to end; what runs longer is cancelled.
-        """
+    def close(self) -> None:
+        """Unloads everything, and cancels what runs; ``use`` fails from then on."""
         self._is_stopped.set()
         if self._poller.is_alive():
             self._poller.join()
         with self._changed:
             models, self._models = list(self._models.values()), {}
-        deadline_s = time.monotonic() + drain_s
         for model in models:
             for version in list(model.versions.values()):
-                if version.served:
-                    self._unload(version, drain_s=max(0.0, deadline_s - time.monotonic()))
+                self._unload(version, drain_s=0.0)
 
     # --- Which version a request means; the caller holds the lock. --------------------------------
 
     def _find(self, model_spec: Any) -> tuple[_Version, ServedModel]:
-        name = model_spec.name
+        name, number = model_spec.name, self._version_number(model_spec)
         model = self._models.get(name)
-        number = self._version_number(model_spec)
-        wanted = f"Latest({name})" if number is None else f"Specific({name}, {number})"
-        for version in sorted(
-            model.available() if model else (), key=lambda each: each.number, reverse=True
-        ):
+        for version in model.available() if model else ():
             if version.served and number in (None, version.number):
                 return version, version.served
+        wanted = f"Latest({name})" if number is None else f"Specific({name}, {number})"
         raise StatusError(StatusCode.NOT_FOUND, f"Servable not found for request: {wanted}")
 
     def _version_number(self, model_spec: Any) -> int | None:
@@ -245,16 +229,11 @@ class ModelStore:
         """Takes a configuration over, all of it or nothing."""
         with self._changed:
             self._check(configs)
-            old = self._models
-            self._models = {
-                config.name: _Model(
-                    config=config,
-                    versions=old[config.name].versions if config.name in old else {},
-                )
-                for config in configs
-            }
-            gone = [old[name] for name in old.keys() - self._models.keys()]
-        for model in gone:
+            gone, self._models = self._models, {}
+            for config in configs:
+                model = self._models[config.name] = gone.pop(config.name, _Model(config=config))
+                model.config = config
+        for model in gone.values():
             for version in model.available():
                 self._unload_later(version)
 
@@ -289,15 +268,12 @@ class ModelStore:
             with self._following:
                 self._follow_all()
 
-    def _follow_all(self) -> list[_Model]:
-        with self._changed:
-            models = list(self._models.values())
-        for model in models:
+    def _follow_all(self) -> None:
+        for model in self._models.values():
             try:
                 self._follow(model)
             except OSError as error:
                 logger.warning("%s cannot be read: %s", model.config.base_path, error)
-        return models
 
     def _follow(self, model: _Model, *, is_first: bool = False) -> None:
         """Loads the versions that are wanted, and then unloads those that are not.
@@ -305,14 +281,14 @@ class ModelStore:
         At the start, what fails is told; later it is tried again.
         """
         wanted = wanted_versions(model.config)
-        for number in sorted(wanted):
+        for number, folder in sorted(wanted.items()):
             with self._changed:
                 version = model.versions.get(number)
                 if version is None or (version.state == State.END and not version.error):
                     version = model.versions[number] = _Version(number=number)
                 is_due = version.state == State.LOADING and time.monotonic() >= version.retry_at_s
             if is_due and not self._is_stopped.is_set():
-                self._load(model, version, is_first=is_first)
+                self._load(model.config.name, version, folder, is_first=is_first)
         with self._changed:
             available = model.available()
             unwanted = [version for version in available if version.number not in wanted]
@@ -326,23 +302,12 @@ class ModelStore:
             logger.info("unloading %s version %d", model.config.name, version.number)
             self._unload_later(version)
 
-    def _follow_first(self, model: _Model) -> None:
-        base = Path(model.config.base_path)
+    def _load(self, name: str, version: _Version, folder: Path, *, is_first: bool) -> None:
         try:
-            self._follow(model, is_first=True)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise NoModelError(_why_none(base, model.config)) from error
-        if not model.versions:
-            raise NoModelError(_why_none(base, model.config))
-
-    def _load(self, model: _Model, version: _Version, *, is_first: bool) -> None:
-        folder = _folder_of(model.config, version.number)
-        try:
-            served = self._load_and_warm_up(model.config.name, version.number, folder)
+            served = self._load_and_warm_up(name, version.number, folder)
         except (StatusError, OSError) as error:
-            told = error
-            if not isinstance(told, StatusError):
-                told = StatusError(StatusCode.UNKNOWN, str(error))
+            code = error.code if isinstance(error, StatusError) else StatusCode.UNKNOWN
+            told = StatusError(code, str(error))
             text = f"{folder} cannot be loaded: {' '.join(told.message.split())}"
             if is_first:
                 raise BrokenModelError(
@@ -360,21 +325,15 @@ class ModelStore:
         with self._changed:
             version.served, version.state, version.error = served, State.AVAILABLE, None
         if not is_first:
-            logger.info("serving %s version %d", model.config.name, version.number)
+            logger.info("serving %s version %d", name, version.number)
 
     def _load_and_warm_up(self, name: str, number: int, folder: Path) -> ServedModel:
         succeeded = False
         try:
-            if not (folder / SAVED_MODEL).is_file():
-                raise StatusError(
-                    StatusCode.NOT_FOUND,
-                    "Could not find SavedModel .pb or .pbtxt at supplied export directory path: "
-                    f"{folder}",
-                )
             session = SavedModelSession(folder)
             succeeded = True
         finally:
-            self._metrics.load(str(folder), succeeded=succeeded)
+            self.metrics.load(str(folder), succeeded=succeeded)
         served = ServedModel(name=name, version=number, folder=folder, session=session)
         try:
             self._warm_up(served)
@@ -391,7 +350,6 @@ class ModelStore:
     def _unload(self, version: _Version, *, drain_s: float | None = None) -> None:
         """Waits for requests under way, for ever or for a while, and closes the session."""
         with self._changed:
-            version.state = State.UNLOADING
             self._changed.wait_for(lambda: version.num_users == 0, timeout=drain_s)
             served, version.served = version.served, None
         if served:
@@ -400,22 +358,23 @@ class ModelStore:
             version.state = State.END
 
 
-def wanted_versions(config: Any) -> set[int]:
-    """Gives the versions below the base path of a ``ModelConfig`` that its policy asks for.
+def wanted_versions(config: Any) -> dict[int, Path]:
+    """Gives the folders of the versions that the policy of a ``ModelConfig`` asks for.
+
+    They are named by number; 007 is version 7.
 
     Raises:
         OSError: if the folder cannot be read.
     """
-    base = Path(config.base_path)
-    found = sorted({int(path.name) for path in base.iterdir() if _is_version(path)})
-    policy = config.model_version_policy
+    base, policy = Path(config.base_path), config.model_version_policy
+    found = {int(path.name): path for path in base.iterdir() if _is_version(path)}
     choice = policy.WhichOneof("policy_choice")
-    if choice == "all":
-        return set(found)
+    numbers = sorted(found)
     if choice == "specific":
-        return set(found) & set(policy.specific.versions)
-    count = policy.latest.num_versions if choice == "latest" else 1
-    return set(found[-(count or 1) :])
+        numbers = policy.specific.versions
+    elif choice != "all":
+        numbers = numbers[-(policy.latest.num_versions or 1) :]
+    return {number: found[number] for number in numbers if number in found}
 
 
 def _is_version(path: Path) -> bool:
@@ -423,15 +382,9 @@ def _is_version(path: Path) -> bool:
     return is_number and int(path.name) <= LARGEST_VERSION and path.is_dir()
 
 
-def _folder_of(config: Any, number: int) -> Path:
-    """Gives the folder of a version, which may be gone by now; 007 is version 7."""
-    base = Path(config.base_path)
-    named = (path for path in base.glob("*") if _is_version(path) and int(path.name) == number)
-    return next(named, base / str(number))
-
-
-def _why_none(base: Path, config: Any) -> str:
+def _why_none(config: Any) -> str:
     """Tells why a model has no version to serve, and what may have been meant."""
+    base = Path(config.base_path)
     if not base.is_dir():
         return (
             f"{base} is no folder; expected one with a numbered folder for each version, as "

@@ -10,7 +10,7 @@ import re
 import socket
 import threading
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,9 +20,8 @@ from google.protobuf.json_format import MessageToDict
 
 from serving import tensors
 from serving.embedded import answers, examples, rest_json
-from serving.embedded.metrics import Metrics
 from serving.embedded.models import LARGEST_VERSION, ModelStore
-from serving.protos import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
+from serving.protos import get_model_metadata_pb2, model_pb2, predict_pb2
 from serving.status import StatusCode, StatusError, invalid
 
 logger = logging.getLogger(__name__)
@@ -38,7 +37,6 @@ _CLIENT_CLOSED_REQUEST = 499
 _MAX_BODY_BYTES = 2**31
 _MAX_UNCOMPRESSED_BYTES = 100 * 2**20
 _HTTP_STATUS: dict[StatusCode, int] = {
-    StatusCode.OK: HTTPStatus.OK,
     StatusCode.CANCELLED: _CLIENT_CLOSED_REQUEST,
     StatusCode.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
     StatusCode.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
@@ -52,27 +50,29 @@ _HTTP_STATUS: dict[StatusCode, int] = {
 
 
 class RestServer(ThreadingHTTPServer):
-    """Answers over HTTP."""
+    """Answers over HTTP.
+
+    Attributes:
+        thread: answers once it is started.
+    """
 
     daemon_threads = True
 
-    def __init__(
-        self, address: tuple[str, int], models: ModelStore, metrics: Metrics, metrics_path: str
-    ) -> None:
-        """Listens at once; ``serve_forever`` answers.
+    def __init__(self, address: tuple[str, int], models: ModelStore, metrics_path: str) -> None:
+        """Listens at once; ``thread`` answers.
 
         Args:
             address: host and port.
             models: what is served.
-            metrics: where predictions are counted.
-            metrics_path: path at which they are told; empty for none.
+            metrics_path: path at which metrics are told; empty for none.
 
         Raises:
             OSError: if the address is taken or is not one of this computer.
         """
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, _Handler)
-        self.models, self.metrics, self.metrics_path = models, metrics, metrics_path
+        self.models, self.metrics_path = models, metrics_path
+        self.thread = threading.Thread(target=self.serve_forever, daemon=True)
         self._changed = threading.Condition()
         self._num_under_way = 0
 
@@ -90,7 +90,8 @@ class RestServer(ThreadingHTTPServer):
 
     def stop(self, drain_s: float) -> None:
         """Takes no more requests, and waits for answers under way, for a while at most."""
-        self.shutdown()
+        if self.thread.is_alive():  # or it would be waited for for ever
+            self.shutdown()
         self.server_close()
         with self._changed:
             self._changed.wait_for(lambda: self._num_under_way == 0, timeout=drain_s)
@@ -110,14 +111,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(HTTPStatus.BAD_REQUEST, "the size of the body cannot be read")
             return
         if self.server.metrics_path and self.path == self.server.metrics_path:
-            self._send_body(HTTPStatus.OK, "text/plain", self.server.metrics.page())
+            self._send_body(HTTPStatus.OK, "text/plain", self.server.models.metrics.page())
             return
         with self.server.answering():
             try:
-                answer = _answer(self.server, self.command, self.path, body)
-                self._send(StatusCode.OK, answer)
+                answer = _answer(self.server.models, self.command, self.path, body)
+                self._send_json(HTTPStatus.OK, answer)
             except StatusError as error:
-                self._send(error.code, {"error": error.message})
+                http_status = _HTTP_STATUS.get(error.code, HTTPStatus.INTERNAL_SERVER_ERROR)
+                self._send_json(http_status, {"error": error.message})
 
     do_POST = do_HEAD = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_GET
 
@@ -143,9 +145,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         logger.debug("REST %s: " + format, self.address_string(), *args)
-
-    def _send(self, code: StatusCode, document: dict[str, Any]) -> None:
-        self._send_json(_HTTP_STATUS.get(code, HTTPStatus.INTERNAL_SERVER_ERROR), document)
 
     def _send_json(self, http_status: int, document: dict[str, Any]) -> None:
         self._send_body(http_status, "application/json", json.dumps(document) + "\n")
@@ -184,7 +183,7 @@ def _uncompressed(body: bytes) -> bytes:
     return content if unzip.eof else b""
 
 
-def _answer(server: RestServer, method: str, path: str, body: bytes) -> dict[str, Any]:
+def _answer(models: ModelStore, method: str, path: str, body: bytes) -> dict[str, Any]:
     """Answers a request.
 
     Raises:
@@ -193,67 +192,51 @@ def _answer(server: RestServer, method: str, path: str, body: bytes) -> dict[str
     if not path.lower().startswith("/v1/"):
         raise StatusError(StatusCode.NOT_FOUND, f"Not Found: {path}; expected /v1/models/MODEL")
     if method == "POST" and (match := _PREDICTION_PATH.fullmatch(path)):
-        return _predict(server, match, body)
+        return _predict(models, match, body)
     if method == "GET" and (match := _MODEL_PATH.fullmatch(path)):
-        return _describe(server.models, match)
+        return _describe(models, match)
     raise invalid(f"Malformed request: {method} {path}")
 
 
-def _predict(server: RestServer, match: re.Match[str], body: bytes) -> dict[str, Any]:
-    request = predict_pb2.PredictRequest()
-    _fill_model_spec(request.model_spec, match)
+def _predict(models: ModelStore, match: re.Match[str], body: bytes) -> dict[str, Any]:
+    request = predict_pb2.PredictRequest(model_spec=_model_spec(match))
     method = match["method"].lower()
-    with server.metrics.request(method, "REST", match["name"]):
+    with models.metrics.request(method, "REST", match["name"]):
         if method != "predict":
-            examples.refuse(method, server.models, request)
-        return _run(server.models, request, body)
-
-
-def _run(models: ModelStore, request: Any, body: bytes) -> dict[str, Any]:
-    with models.use(request.model_spec) as model:
-
-        def inputs_of(signature_name: str) -> Mapping[str, Any]:
-            request.model_spec.signature_name = signature_name
-            return answers.input_infos(model, request)
-
-        asked = rest_json.read_request(body, inputs_of)
-        for key, array in asked.inputs.items():
-            request.inputs[key].ParseFromString(tensors.write_typed(array))
-        outputs = answers.run(model, request)
-    return rest_json.write_answer(outputs, is_rows=asked.is_rows)
+            examples.refuse(method, models, request)
+        with models.use(request.model_spec) as model:
+            asked = rest_json.read_request(body, lambda name: answers.input_infos(model, name))
+            request.model_spec.signature_name = asked.signature_name
+            for key, array in asked.inputs.items():
+                request.inputs[key].ParseFromString(tensors.write_typed(array))
+            outputs = answers.run(model, request)
+        return rest_json.write_answer(outputs, is_rows=asked.is_rows)
 
 
 def _describe(models: ModelStore, match: re.Match[str]) -> dict[str, Any]:
     if not match["name"]:
         raise invalid("Missing model name in request.")
-    if match["metadata"]:
-        return _metadata(models, match)
-    request = get_model_status_pb2.GetModelStatusRequest()
-    _fill_model_spec(request.model_spec, match)
-    return _as_json(answers.status(models, request))
+    spec = _model_spec(match)
+    if not match["metadata"]:
+        return _as_json(models.status(spec))
+    request = get_model_metadata_pb2.GetModelMetadataRequest(
+        model_spec=spec, metadata_field=["signature_def"]
+    )
+    document = _as_json(answers.metadata(models, request))
+    del document["metadata"]["signature_def"]["@type"]
+    return document
 
 
-def _metadata(models: ModelStore, match: re.Match[str]) -> dict[str, Any]:
-    request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
-    _fill_model_spec(request.model_spec, match)
-    response = answers.metadata(models, request)
-    signatures = get_model_metadata_pb2.SignatureDefMap()
-    response.metadata["signature_def"].Unpack(signatures)
-    return {
-        "model_spec": _as_json(response.model_spec),
-        "metadata": {"signature_def": _as_json(signatures)},
-    }
-
-
-def _fill_model_spec(model_spec: Any, match: re.Match[str]) -> None:
-    model_spec.name = match["name"]
+def _model_spec(match: re.Match[str]) -> Any:
+    spec = model_pb2.ModelSpec(name=match["name"])
     if match["version"]:
         version = int(match["version"])
         if version > LARGEST_VERSION:
             raise invalid(f"Failed to convert version: {version} to numeric.")
-        model_spec.version.value = version
+        spec.version.value = version
     elif match["label"]:
-        model_spec.version_label = match["label"]
+        spec.version_label = match["label"]
+    return spec
 
 
 def _as_json(message: Any) -> dict[str, Any]:

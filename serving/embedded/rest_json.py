@@ -4,7 +4,6 @@ Source: tensorflow_serving/util/json_tensor.cc; https://www.tensorflow.org/tfx/s
 """
 
 import base64
-import binascii
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -27,6 +26,7 @@ _INTEGER_BOUNDS = {
 }
 """Smaller types are read as int32, and cut to their bits by TensorFlow."""
 _INT32_BOUNDS = (-(2**31), 2**31)
+_TYPE_TEXTS: dict[type, str] = {dict: "Object", str: "String", type(None): "Null"}
 _PARSE_ERRORS = {
     "Expecting value": "Invalid value.",
     "Expecting property name enclosed in double quotes": "Missing a name for object member.",
@@ -65,6 +65,8 @@ def read_request(body: bytes, inputs_of: Callable[[str], Mapping[str, Any]]) -> 
         return _read(_parse(body), inputs_of)
     except RecursionError as error:
         raise invalid("JSON Parse error: Invalid value. at offset: 0") from error
+    except ValueError as error:  # half of a surrogate pair, or a type that JSON cannot hold
+        raise invalid(f"JSON Parse error: {error}") from error
 
 
 def _read(document: dict[str, Any], inputs_of: Callable[[str], Mapping[str, Any]]) -> JsonRequest:
@@ -75,21 +77,17 @@ def _read(document: dict[str, Any], inputs_of: Callable[[str], Mapping[str, Any]
         )
     types = {key: info.dtype for key, info in inputs_of(signature_name).items()}
     if not types:
-        name = signature_name or "DEFAULT"
-        raise invalid(f"Failed to get input map for signature: {name}")
-    if "instances" in document and "inputs" in document:
+        raise invalid(f"Failed to get input map for signature: {signature_name or 'DEFAULT'}")
+    is_rows = "instances" in document
+    if is_rows and "inputs" in document:
         raise _wrong(
             document,
             "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist ",
         )
-    if "instances" in document:
-        return JsonRequest(
-            signature_name=signature_name, inputs=_rows(document, types), is_rows=True
-        )
-    if "inputs" in document:
-        inputs = _columns(document["inputs"], types)
-        return JsonRequest(signature_name=signature_name, inputs=inputs, is_rows=False)
-    raise invalid("Missing 'inputs' or 'instances' key")
+    if not is_rows and "inputs" not in document:
+        raise invalid("Missing 'inputs' or 'instances' key")
+    inputs = _rows(document, types) if is_rows else _columns(document["inputs"], types)
+    return JsonRequest(signature_name=signature_name, inputs=inputs, is_rows=is_rows)
 
 
 def write_answer(outputs: Mapping[str, Array], *, is_rows: bool) -> dict[str, Any]:
@@ -207,13 +205,9 @@ def _tensor(value: Any, data_type: int) -> Array:
     flat: list[Any] = []
     _fill(flat, value, shape, 0, data_type)
     dtype = numpy_dtype(data_type)
-    if dtype.kind in "iu":
-        # What does not fit into a small type is cut to its bits.
-        wide = np.uint64 if data_type == types_pb2.DT_UINT64 else np.int64
-        return np.array(flat, wide).astype(dtype).reshape(shape)
-    array = np.empty(len(flat), dtype)
-    array[:] = flat
-    return array.reshape(shape)
+    # What does not fit into a small integer type is cut to its bits.
+    wide = np.dtype(np.int64) if dtype.kind in "iu" and dtype != np.uint64 else dtype
+    return np.array(flat, wide).astype(dtype).reshape(shape)
 
 
 def _fill(flat: list[Any], value: Any, shape: list[int], level: int, data_type: int) -> None:
@@ -254,9 +248,8 @@ def _leaf(value: Any, data_type: int) -> Any:
         low, high = _INTEGER_BOUNDS.get(data_type, _INT32_BOUNDS)
         if low <= value < high:
             return value
-    raise _wrong(
-        value, f"Type: {_type_text(value)} is not of expected type: {type_name(data_type)}"
-    )
+    type_text = str(value) if kind is bool else _TYPE_TEXTS.get(kind, "Number")
+    raise _wrong(value, f"Type: {type_text} is not of expected type: {type_name(data_type)}")
 
 
 def _checked_decimal(value: float, data_type: int) -> float:
@@ -277,7 +270,7 @@ def _decoded(value: dict[str, Any]) -> bytes:
         # White space and missing padding are taken, as there.
         text = "".join(value[_BASE64_KEY].split()).rstrip("=")
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise invalid("Unable to base64 decode") from error
 
 
@@ -302,13 +295,6 @@ def _json_values(key: str, array: Array) -> Any:
     if array.dtype == np.float32:
         return array.astype(str).astype(np.float64).tolist()
     return array.tolist()
-
-
-def _type_text(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "True", False: "False", None: "Null"}[value]
-    names: dict[type, str] = {dict: "Object", list: "Array", str: "String"}
-    return names.get(type(value), "Number")
 
 
 def _text(value: Any) -> str:

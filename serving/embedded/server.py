@@ -8,21 +8,20 @@ import errno
 import logging
 import os
 import socket
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Self
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 
 from serving.config import ServeConfig, host_and_port
 from serving.embedded import servicers
 from serving.embedded.config_files import metrics_path, model_configs, server_credentials
-from serving.embedded.metrics import Metrics
 from serving.embedded.models import ModelStore
 from serving.embedded.rest import RestServer
 from serving.embedded.warm_up import warm_up
 from serving.errors import ConfigFileError, ListenError
+from serving.protos import model_service_pb2_grpc, prediction_service_pb2_grpc
 from serving.status import StatusCode, StatusError
 
 logger = logging.getLogger(__name__)
@@ -54,14 +53,13 @@ class EmbeddedServer:
         # Before a model is loaded: a port that is taken is told at once.
         _check_free(config.bind_address, config.port)
         _check_free(config.bind_address, config.rest_api_port)
-        metrics, path = Metrics(), metrics_path(config.monitoring_config_file)
+        path = metrics_path(config.monitoring_config_file)
         tls = server_credentials(config.ssl_config_file) if config.ssl_config_file else None
-        self._is_started = False
-        self.models = _load(config, metrics)
+        self.models = _load(config)
         self._address = config.bind_address
         try:
-            self._grpc_server, self.port = _listen_grpc(config, self.models, metrics, tls)
-            self._rest_server = _listen_rest(config, self.models, metrics, path)
+            self._grpc_server, self.port = _listen_grpc(config, self.models, tls)
+            self._rest_server = _listen_rest(config, self.models, path)
         except ListenError:
             self.models.close()
             raise
@@ -83,9 +81,8 @@ class EmbeddedServer:
     def start(self) -> None:
         """Begins to answer."""
         self._grpc_server.start()
-        self._is_started = True
         if self._rest_server:
-            threading.Thread(target=self._rest_server.serve_forever, daemon=True).start()
+            self._rest_server.thread.start()
 
     def stop(self, drain_s: float = DRAIN_S) -> None:
         """Takes no more calls, and gives the memory of the models back.
@@ -94,12 +91,10 @@ class EmbeddedServer:
             drain_s: seconds for the calls under way to end; what runs longer is cut off.
         """
         stopped = self._grpc_server.stop(drain_s)
-        if self._rest_server and self._is_started:
+        if self._rest_server:
             self._rest_server.stop(drain_s)  # meanwhile gRPC drains by itself
-        elif self._rest_server:
-            self._rest_server.server_close()
         stopped.wait()
-        self.models.close(drain_s=0.0)
+        self.models.close()
 
     def __enter__(self) -> Self:
         """Starts."""
@@ -111,15 +106,13 @@ class EmbeddedServer:
         self.stop()
 
 
-def _load(config: ServeConfig, metrics: Metrics) -> ModelStore:
-    configs = model_configs(config)
+def _load(config: ServeConfig) -> ModelStore:
     try:
         return ModelStore(
-            configs,
+            model_configs(config),
             poll_wait_s=config.file_system_poll_wait_seconds,
             labels_may_wait=config.allow_version_labels_for_unavailable_models,
             warm_up=warm_up,
-            metrics=metrics,
         )
     except StatusError as error:
         hint = ""
@@ -130,17 +123,10 @@ def _load(config: ServeConfig, metrics: Metrics) -> ModelStore:
 
 
 def _listen_grpc(
-    config: ServeConfig,
-    models: ModelStore,
-    metrics: Metrics,
-    tls: grpc.ServerCredentials | None,
+    config: ServeConfig, models: ModelStore, tls: grpc.ServerCredentials | None
 ) -> tuple[grpc.Server, int]:
     server = grpc.server(
         ThreadPoolExecutor(max_workers=max(4, 2 * (os.cpu_count() or 1))),
-        handlers=(
-            servicers.prediction_service(models, metrics),
-            servicers.model_service(models, may_reload=config.allow_reload_config),
-        ),
         options=[
             # As TensorFlow Serving. And two servers must not share one port without a word.
             ("grpc.max_receive_message_length", _NO_LIMIT),
@@ -148,11 +134,13 @@ def _listen_grpc(
             ("grpc.so_reuseport", 0),
         ],
     )
+    prediction = servicers.PredictionService(models)
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, server)
+    model = servicers.ModelService(models, may_reload=config.allow_reload_config)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(model, server)
     if config.enable_grpc_healthcheck_service:
         # All models are loaded before the server answers at all.
-        servicer = health.HealthServicer()
-        servicer.set("", health_pb2.HealthCheckResponse.SERVING)
-        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+        health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), server)
     address = host_and_port(config.bind_address, config.port)
     try:
         if tls:
@@ -163,21 +151,17 @@ def _listen_grpc(
         raise ListenError(f"cannot listen at {address}: {error}{hint}") from error
 
 
-def _listen_rest(
-    config: ServeConfig, models: ModelStore, metrics: Metrics, path: str
-) -> RestServer | None:
+def _listen_rest(config: ServeConfig, models: ModelStore, path: str) -> RestServer | None:
     if not config.rest_api_port:
         return None
     try:
-        return RestServer((config.bind_address, config.rest_api_port), models, metrics, path)
+        return RestServer((config.bind_address, config.rest_api_port), models, path)
     except OSError as error:
         raise _listen_error(config.bind_address, config.rest_api_port, error) from error
 
 
 def _check_free(host: str, port: int) -> None:
     """Tries the address first: gRPC itself only says that it failed, not why."""
-    if not port:
-        return
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -2,106 +2,91 @@
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
 
 from serving.embedded import answers, examples
-from serving.embedded.metrics import Metrics
 from serving.embedded.models import ModelStore
-from serving.protos import (
-    classification_pb2,
-    get_model_metadata_pb2,
-    get_model_status_pb2,
-    inference_pb2,
-    model_management_pb2,
-    predict_pb2,
-    regression_pb2,
-)
+from serving.protos import model_service_pb2_grpc, prediction_service_pb2_grpc
 from serving.status import StatusCode, StatusError
 
 logger = logging.getLogger(__name__)
 
 
-def prediction_service(models: ModelStore, metrics: Metrics) -> grpc.GenericRpcHandler:
-    """Gives ``tensorflow.serving.PredictionService``."""
+class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
+    """``tensorflow.serving.PredictionService``; each method answers the message of its name."""
 
-    def predict(request: Any, context: grpc.ServicerContext) -> bytes:
-        with metrics.request("Predict", "GRPC", request.model_spec.name):
+    def __init__(self, models: ModelStore) -> None:
+        """Takes what is served."""
+        self._models, self._metrics = models, models.metrics
+
+    def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:
+        """Runs a model."""
+        with _aborting(context), self._metrics.request("Predict", "GRPC", request.model_spec.name):
             timeout_ms = _timeout_ms(context.time_remaining())
-            return answers.predict(models, request, timeout_ms=timeout_ms)
+            return answers.predict(self._models, request, timeout_ms=timeout_ms)
 
-    def metadata(request: Any, context: grpc.ServicerContext) -> bytes:
-        return bytes(answers.metadata(models, request).SerializeToString())
+    def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:
+        """Tells the signatures of a model."""
+        with _aborting(context):
+            return answers.metadata(self._models, request)
 
-    def classify(request: Any, context: grpc.ServicerContext) -> bytes:
-        with metrics.request("Classify", "GRPC", request.model_spec.name):
-            examples.refuse("classify", models, request)
+    def Classify(self, request: Any, context: grpc.ServicerContext) -> Any:
+        """Refuses."""
+        with _aborting(context), self._metrics.request("Classify", "GRPC", request.model_spec.name):
+            examples.refuse("classify", self._models, request)
 
-    def regress(request: Any, context: grpc.ServicerContext) -> bytes:
-        with metrics.request("Regress", "GRPC", request.model_spec.name):
-            examples.refuse("regress", models, request)
+    def Regress(self, request: Any, context: grpc.ServicerContext) -> Any:
+        """Refuses."""
+        with _aborting(context), self._metrics.request("Regress", "GRPC", request.model_spec.name):
+            examples.refuse("regress", self._models, request)
 
-    def multi_inference(request: Any, context: grpc.ServicerContext) -> bytes:
-        examples.refuse_multi_inference(models, request)
-
-    return grpc.method_handlers_generic_handler(
-        "tensorflow.serving.PredictionService",
-        {
-            "Predict": _handler(predict, predict_pb2.PredictRequest),
-            "GetModelMetadata": _handler(metadata, get_model_metadata_pb2.GetModelMetadataRequest),
-            "Classify": _handler(classify, classification_pb2.ClassificationRequest),
-            "Regress": _handler(regress, regression_pb2.RegressionRequest),
-            "MultiInference": _handler(multi_inference, inference_pb2.MultiInferenceRequest),
-        },
-    )
+    def MultiInference(self, request: Any, context: grpc.ServicerContext) -> Any:
+        """Refuses."""
+        with _aborting(context):
+            examples.refuse_multi_inference(self._models, request)
 
 
-def model_service(models: ModelStore, *, may_reload: bool) -> grpc.GenericRpcHandler:
-    """Gives ``tensorflow.serving.ModelService``.
+class ModelService(model_service_pb2_grpc.ModelServiceServicer):
+    """``tensorflow.serving.ModelService``."""
 
-    Args:
-        models: what is served.
-        may_reload: whether a client may have other models served: whoever reaches the port could
-            load any path then.
-    """
+    def __init__(self, models: ModelStore, *, may_reload: bool) -> None:
+        """Takes what is served.
 
-    def status(request: Any, context: grpc.ServicerContext) -> bytes:
-        return bytes(answers.status(models, request).SerializeToString())
+        Args:
+            models: what is served.
+            may_reload: whether a client may have other models served: whoever reaches the port
+                could load any path then.
+        """
+        self._models, self._may_reload = models, may_reload
 
-    def reload(request: Any, context: grpc.ServicerContext) -> bytes:
-        if not may_reload:
-            raise StatusError(
-                StatusCode.UNIMPLEMENTED,
-                "HandleReloadConfigRequest is off; --allow_reload_config switches it on",
-            )
-        return bytes(answers.reload(models, request).SerializeToString())
+    def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:
+        """Tells the versions of a model."""
+        with _aborting(context):
+            return self._models.status(answers.spec_of(request))
 
-    return grpc.method_handlers_generic_handler(
-        "tensorflow.serving.ModelService",
-        {
-            "GetModelStatus": _handler(status, get_model_status_pb2.GetModelStatusRequest),
-            "HandleReloadConfigRequest": _handler(reload, model_management_pb2.ReloadConfigRequest),
-        },
-    )
+    def HandleReloadConfigRequest(self, request: Any, context: grpc.ServicerContext) -> Any:
+        """Has other models served."""
+        with _aborting(context):
+            if not self._may_reload:
+                raise StatusError(
+                    StatusCode.UNIMPLEMENTED,
+                    "HandleReloadConfigRequest is off; --allow_reload_config switches it on",
+                )
+            return answers.reload(self._models, request)
 
 
-def _handler(
-    answer: Callable[[Any, grpc.ServicerContext], bytes], request_class: Any
-) -> grpc.RpcMethodHandler:
-    def answer_or_abort(request: Any, context: grpc.ServicerContext) -> bytes:
-        try:
-            return answer(request, context)
-        except StatusError as error:
-            logger.debug("answered with %s: %s", error.code.name, error.message)
-            context.abort(error.code, error.message)
-            raise  # Not reached: abort raises.
-
-    # The answers are bytes already, so there is no response serializer.
-    return grpc.unary_unary_rpc_method_handler(
-        answer_or_abort, request_deserializer=request_class.FromString
-    )
+@contextmanager
+def _aborting(context: grpc.ServicerContext) -> Iterator[None]:
+    """Ends the call with the status of a ``StatusError``."""
+    try:
+        yield
+    except StatusError as error:
+        logger.debug("answered with %s: %s", error.code.name, error.message)
+        context.abort(error.code, error.message)
 
 
 def _timeout_ms(time_remaining_s: float | None) -> int:

@@ -22,7 +22,7 @@ def test_requests_are_counted_by_what_came_of_them() -> None:
     metrics = Metrics()
     for code in (StatusCode.OK, StatusCode.OK, StatusCode.NOT_FOUND):
         try:
-            with metrics.request("Predict", "GRPC", 'a"b\\'):
+            with metrics.request("Predict", "GRPC", 'a"b\\\n'):
                 if code is not StatusCode.OK:
                     raise StatusError(code, "no")
         except StatusError:
@@ -30,9 +30,9 @@ def test_requests_are_counted_by_what_came_of_them() -> None:
     lines = metrics.page().splitlines()
     name = ":tensorflow:serving:request"
     assert f"# TYPE {name}_count counter" in lines
-    assert f'{name}_count{{model_name="a\\"b\\\\",status="NOT_FOUND"}} 1' in lines
-    assert f'{name}_count{{model_name="a\\"b\\\\",status="OK"}} 2' in lines
-    labels = 'model_name="a\\"b\\\\",API="Predict",entrypoint="GRPC"'
+    assert f'{name}_count{{model_name="a\\"b\\\\\\n",status="NOT_FOUND"}} 1' in lines
+    assert f'{name}_count{{model_name="a\\"b\\\\\\n",status="OK"}} 2' in lines
+    labels = 'model_name="a\\"b\\\\\\n",API="Predict",entrypoint="GRPC"'
     assert f'{name}_latency_bucket{{{labels},le="+Inf"}} 2' in lines
     assert f"{name}_latency_count{{{labels}}} 2" in lines
 

@@ -14,6 +14,7 @@ from serving.status import StatusCode, StatusError
 UINT8 = {"image": SimpleNamespace(dtype=types_pb2.DT_UINT8)}
 FLOAT = {"x": SimpleNamespace(dtype=types_pb2.DT_FLOAT)}
 STRING = {"image_bytes": SimpleNamespace(dtype=types_pb2.DT_STRING)}
+COMPLEX = {"z": SimpleNamespace(dtype=types_pb2.DT_COMPLEX64)}
 BOOL = {"flag": SimpleNamespace(dtype=types_pb2.DT_BOOL)}
 TWO = {**UINT8, **FLOAT}
 
@@ -126,6 +127,12 @@ OF_LIST = " of 'instances' list. Error: INVALID_ARGUMENT: "
         (b'{"inputs": [16777216]}', FLOAT, "Cannot convert JSON value: 16777216 to float without"),
         (b'{"inputs": [{"b64": "?"}]}', STRING, "Unable to base64 decode"),
         (b'{"inputs": [{"c": "?"}]}', STRING, "not formatted correctly for base64 data"),
+        (b'{"inputs": ["\\ud800"]}', STRING, "JSON Parse error: 'utf-8' codec can't encode"),
+        (
+            b'{"inputs": [1]}',
+            COMPLEX,
+            "tensors of complex64 are not handled; expected one of float",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(body: bytes, infos: dict[str, Any], message: str) -> None:
