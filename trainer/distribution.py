@@ -74,12 +74,16 @@ class Placement:
         """Gives the context in which variables are made."""
         return self.strategy.scope()
 
+    @tf.autograph.experimental.do_not_convert
     def run_and_sum(
         self,
         step: Callable[[Mapping[str, tf.Tensor]], tf.Tensor],
         batch: Mapping[str, tf.Tensor],
     ) -> tf.Tensor:
         """Runs a step on every replica, each on its share of the batch, and sums the results.
+
+        AutoGraph leaves the step alone, as its conversion takes longer than the tracing of it: what
+        depends on a tensor is written by ``tf.cond``, and not by ``if``.
 
         Args:
             step: gets a share of the batch, and gives a tensor.

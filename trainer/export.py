@@ -106,9 +106,12 @@ class ServedModel:
         # loads in Python, but a session, and so TensorFlow Serving, leaves it without weights.
         module.weights = [weight.value for weight in self._model.weights]
         signatures = {
-            ARRAY_SIGNATURE.name: tf.function(self.segment, [_tensor_spec(IMAGE)]),
-            SCALED_SIGNATURE.name: tf.function(self.segment_scaled, [_tensor_spec(SCALED_IMAGE)]),
-            ENCODED_SIGNATURE.name: tf.function(self.segment_encoded, [_tensor_spec(IMAGE_BYTES)]),
+            signature.name: tf.function(segment, [_tensor_spec(taken)], autograph=False)
+            for signature, segment, taken in (
+                (ARRAY_SIGNATURE, self.segment, IMAGE),
+                (SCALED_SIGNATURE, self.segment_scaled, SCALED_IMAGE),
+                (ENCODED_SIGNATURE, self.segment_encoded, IMAGE_BYTES),
+            )
         }
         tf.saved_model.save(module, str(folder), signatures=signatures)
 

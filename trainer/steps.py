@@ -61,7 +61,7 @@ def make_training_steps(
         # gradient is compiled: sums over replicas cannot be inside of XLA.
         compute = gradient_of.setdefault(
             placement.local_replica_index(),
-            tf.function(gradient_step, jit_compile=config.xla or None),
+            tf.function(gradient_step, jit_compile=config.xla or None, autograph=False),
         )
         scale = tf.identity(optimizer.loss_scale) if optimizer.scales_loss else tf.constant(1.0)
         if reduction > 1:

@@ -93,7 +93,7 @@ def _measure(
     config: EvaluationConfig, model: MeasuredModel, slices: Slices, only: Sequence[str] = ()
 ) -> Iterator[Measured]:
     """Predicts one slice at a time, each at its own size."""
-    predict = tf.function(model.predict, input_signature=[_PIXELS, _PIXELS])
+    predict = tf.function(model.predict, input_signature=[_PIXELS, _PIXELS], autograph=False)
     count = len(only) or slices.num_slices
     for labeled in tqdm(
         slices.read(only), total=count, desc="evaluation", unit="slice", disable=None, leave=False
@@ -131,7 +131,7 @@ def _measure(
         yield labeled, predicted_mask, result
 
 
-@tf.function(input_signature=[_PIXELS, _PIXELS, tf.TensorSpec([None], tf.float32)])
+@tf.function(input_signature=[_PIXELS, _PIXELS, tf.TensorSpec([None], tf.float32)], autograph=False)
 def _totals_of(mask: tf.Tensor, predicted_mask: tf.Tensor, loss: tf.Tensor) -> tf.Tensor:
     return slice_totals(
         mask=mask,

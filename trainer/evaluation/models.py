@@ -74,7 +74,7 @@ def _from_logits(model: keras.Model, *, loss_name: str) -> Predict:
     # One graph, however often the model is measured; of any size.
     pixels = tf.TensorSpec(IMAGE.shape, tf.uint8)
 
-    @tf.function(input_signature=[pixels, pixels])
+    @tf.function(input_signature=[pixels, pixels], autograph=False)
     def predict(image: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         logits, probability = segment(model, image)
         # The loss is the one of training, at the size of the model.
