@@ -22,7 +22,7 @@ float16 has too small a range for this network without a scaled loss."""
 CACHES = (AUTO, "memory", "disk", "none")
 NORMALIZATIONS = ("none", "instance")
 LOSSES = ("bce", "bce_dice")
-SCHEDULES = ("constant", "cosine")
+SCHEDULES = ("constant", "cosine", "cosine_by_size")
 RESUMES = (AUTO, "always", "never")
 REDUCTIONS = (4, 2, 1)
 """By what the size of a slice is divided in training, one after the other."""
@@ -80,7 +80,8 @@ class TrainerConfig(AugmentationConfig):
     """Of Adam, at its highest."""
 
     schedule: str = "constant"
-    """Of the learning rate: ``constant``, or ``cosine``: falling to 0 at the last epoch."""
+    """Of the learning rate: ``constant``, or ``cosine``: falling to 0 at the last epoch; with
+    ``cosine_by_size`` a coarse epoch counts for less of the way, by the height of its slices."""
 
     warmup_epochs: float = 0.0
     """Epochs in which the learning rate rises from 0, at the start."""
@@ -266,11 +267,11 @@ _BEST: Mapping[str, Any] = {
     "normalization": "instance",
     "loss": "bce_dice",
     "global_batch_size": 4,
-    "epochs": 60,
-    "coarse_share": 0.8,
-    "patience": 60,
+    "epochs": 48,
+    "coarse_share": 0.9,
+    "patience": 48,
     "learning_rate": 3e-3,
-    "schedule": "cosine",
+    "schedule": "cosine_by_size",
     "warmup_epochs": 1.0,
     "clip_norm": 1.0,
     "ema_decay": 0.99,

@@ -83,8 +83,8 @@ class Optimizer(tf.Module):
         config = self._config
         epoch = tf.cast(step, tf.float32) / self._steps_per_epoch
         factor = tf.constant(1.0)
-        if config.schedule == "cosine":
-            left = (config.epochs - epoch) / max(config.epochs - config.warmup_epochs, 1e-6)
+        if config.schedule != "constant":
+            left = self._weight_left(epoch) / self._weight_left(tf.constant(config.warmup_epochs))
             factor = 0.5 - 0.5 * tf.cos(math.pi * tf.clip_by_value(left, 0.0, 1.0))
         if config.warmup_epochs:
             # The first step has a rate already, or it would be lost.
@@ -95,6 +95,18 @@ class Optimizer(tf.Module):
                 factor,
             )
         return config.learning_rate * factor
+
+    def _weight_left(self, epoch: tf.Tensor) -> tf.Tensor:
+        """Sums the weights of the epochs that are left after a number of them; one may be begun.
+
+        The few full-sized epochs at the end would come too late for a rate that fell by epochs:
+        what was learned on small slices has to be learned again on large ones.
+        """
+        epochs = range(1, self._config.epochs + 1)
+        by_size = self._config.schedule == "cosine_by_size"
+        weights = [1 / self._config.reduction(each) if by_size else 1.0 for each in epochs]
+        done = tf.clip_by_value(epoch - tf.range(len(weights), dtype=tf.float32), 0.0, 1.0)
+        return tf.maximum(tf.reduce_sum(weights * (1 - done)), 1e-6)
 
     def apply(self, gradients: Sequence[tf.Tensor]) -> None:
         """Updates the weights once; to be called inside of a replica, on all of them alike.

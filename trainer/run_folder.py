@@ -154,7 +154,7 @@ def _check_same_run(config: TrainerConfig, manifest: DatasetManifest) -> None:
         for name, value in vars(config).items()
         if name not in MAY_CHANGE and getattr(earlier, name) != value
     ]
-    if config.schedule == "cosine" and earlier.epochs != config.epochs:
+    if config.schedule != "constant" and earlier.epochs != config.epochs:
         differences.append(
             f"--epochs {earlier.epochs} there, {config.epochs} here, on which the learning rates "
             "of a cosine schedule depend"

@@ -97,7 +97,10 @@ def test_unknown_recipe_is_refused():
         ({"precision": "half"}, "--precision is 'half'; expected one of auto, float32, tf32"),
         ({"normalization": "batch"}, "--normalization is 'batch'; expected one of none, instance"),
         ({"loss": "dice"}, "--loss is 'dice'; expected one of bce, bce_dice"),
-        ({"schedule": "step"}, "--schedule is 'step'; expected one of constant, cosine"),
+        (
+            {"schedule": "step"},
+            "--schedule is 'step'; expected one of constant, cosine, cosine_by_size",
+        ),
         ({"flip": "up"}, "--flip is 'up'; expected one of none, horizontal"),
         ({"cache": "tape"}, "--cache is 'tape'; expected one of auto, memory, disk, none"),
         ({"resume": "yes"}, "--resume is 'yes'; expected one of auto, always, never"),

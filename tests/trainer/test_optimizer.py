@@ -85,6 +85,22 @@ def test_cosine_begins_after_the_warm_up():
     np.testing.assert_allclose(found, [0.5, 1, 1, 0.5, 0], atol=1e-6)
 
 
+def test_cosine_by_size_counts_coarse_epochs_by_their_size():
+    found = rates(
+        [0, 1, 2, 4, 5, 6],
+        learning_rate=1.0,
+        schedule="cosine_by_size",
+        warmup_epochs=1.0,
+        epochs=6,
+        coarse_share=0.7,  # 4 epochs: two at a quarter of the size, two at half of it
+        image_size=128,
+        steps_per_epoch=1,
+    )
+    # After the warm-up epochs of 1/4, 1/2, 1/2, 1 and 1 are left: 3.25 in all.
+    left = np.array([3.25, 3.25, 3, 2, 1, 0]) / 3.25
+    np.testing.assert_allclose(found, 0.5 - 0.5 * np.cos(np.pi * left), atol=1e-6)
+
+
 def test_average_follows_the_weights_faster_at_first():
     optimizer, variables, averages = make(num_averages=2, ema_decay=0.9)
     start = variables[0].numpy()

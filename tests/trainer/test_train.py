@@ -289,10 +289,11 @@ def test_finished_run_goes_on_with_more_epochs(config, resume, no_pictures):
     assert TrainerConfig.load(config.out).epochs == 2
 
 
-def test_cosine_schedule_cannot_go_on_with_other_epochs(config, no_pictures):
-    run(replace(config, epochs=1, schedule="cosine"))
+@pytest.mark.parametrize("schedule", ["cosine", "cosine_by_size"])
+def test_cosine_schedule_cannot_go_on_with_other_epochs(config, no_pictures, schedule):
+    run(replace(config, epochs=1, schedule=schedule))
     with pytest.raises(ValueError, match="--epochs 1 there, 2 here, on which the learning rates"):
-        run(replace(config, epochs=2, schedule="cosine"))
+        run(replace(config, epochs=2, schedule=schedule))
 
 
 def test_run_that_is_to_begin_does_not_go_on(config, no_pictures):
