@@ -93,7 +93,7 @@ def test_resume_alone_insists_on_a_run_to_go_on_with(monkeypatch, given, resume)
 
 def test_help_tells_what_each_recipe_takes():
     shown = build_parser()._subparsers._group_actions[0].choices["train"].format_help()
-    assert "(reference: 50, best: 60, best-full-size: 60)" in " ".join(shown.split())
+    assert "(reference: 50, best: 48, best-full-size: 48)" in " ".join(shown.split())
 
 
 @pytest.mark.parametrize(
