@@ -24,13 +24,12 @@ import numpy as np
 
 from serving.protos import config_pb2, meta_graph_pb2, types_pb2
 from serving.status import StatusCode, StatusError, code_of
-from serving.tensors import Array, numpy_dtype, type_name
+from serving.tensors import TSTRING_BYTES, Array, numpy_dtype, type_name
 
 logger = logging.getLogger(__name__)
 
 _LIBRARY = "libtensorflow_cc.so.2"
 _SERVE_TAG = b"serve"
-_TSTRING_BYTES = 24
 _VARIABLE_OPS = frozenset({"VarHandleOp", "VariableV2", "Variable"})
 _STDERR = 2
 
@@ -245,7 +244,7 @@ class SavedModelSession:
     def _strings(self, address: int, shape: list[int]) -> Array:
         array = np.empty(shape, dtype=object)
         for index in range(array.size):
-            item = address + index * _TSTRING_BYTES
+            item = address + index * TSTRING_BYTES
             array.flat[index] = ctypes.string_at(
                 self._lib.TF_StringGetDataPointer(item), self._lib.TF_StringGetSize(item)
             )

@@ -46,6 +46,10 @@ _KINDS = {
     types_pb2.DT_BOOL: _Kind(dtype=np.dtype("?"), field_name="bool_val"),
     types_pb2.DT_STRING: _Kind(dtype=np.dtype("O"), field_name="string_val"),
 }
+TSTRING_BYTES = 24
+"""Of a string of TensorFlow in memory, beside its characters."""
+
+_LARGEST_ITEM_BYTES = 16
 _TYPE_OF = {kind.dtype: data_type for data_type, kind in _KINDS.items()}
 _VALUE_FIELD_NUMBERS = frozenset(
     kind.field_number for kind in _KINDS.values() if kind.field_name != "string_val"
@@ -59,6 +63,29 @@ def numpy_dtype(data_type: int) -> np.dtype[Any]:
         ValueError: if this module does not handle the type.
     """
     return _kind(data_type).dtype
+
+
+def num_bytes(proto: Any) -> int:
+    """Gives the memory, in bytes, that TensorFlow takes for a ``TensorProto``.
+
+    A message of a few bytes may name any shape: where values are missing, the last one is repeated.
+
+    Args:
+        proto: of any type; for one that this module does not handle the largest type is taken.
+
+    Returns:
+        Without the strings that were sent, which are in memory already.
+
+    Source: tensorflow/core/framework/tensor.cc, Tensor::FromProto.
+    """
+    sizes = [max(dim.size, 0) for dim in proto.tensor_shape.dim]  # -1 is refused by TensorFlow
+    count = math.prod(sizes)
+    if proto.dtype != types_pb2.DT_STRING:
+        kind = _KINDS.get(proto.dtype)
+        return count * (kind.dtype.itemsize if kind else _LARGEST_ITEM_BYTES)
+    strings = proto.string_val
+    repeated = (count - len(strings)) * len(strings[-1]) if strings else 0
+    return count * TSTRING_BYTES + max(repeated, 0)
 
 
 def type_name(data_type: int) -> str:

@@ -16,6 +16,9 @@ from serving.protos import get_model_metadata_pb2, model_management_pb2, predict
 from serving.status import StatusCode, StatusError, invalid
 from trainer.signature import ARRAY_SIGNATURE
 
+MAX_TENSOR_BYTES = 2**31
+"""What a message can hold, and so can any tensor that is sent whole."""
+
 _SIGNATURE_DEF = "signature_def"
 
 
@@ -65,6 +68,8 @@ def run(model: ServedModel, request: Any, *, timeout_ms: int = 0) -> dict[str, t
             StatusCode.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.'
         )
     _check_inputs(signature, request.inputs)
+    for key, proto in request.inputs.items():
+        _check_size(key, proto)
     feeds = {
         signature.inputs[key].name: proto.SerializeToString()
         for key, proto in request.inputs.items()
@@ -155,6 +160,16 @@ def _check_inputs(signature: Any, inputs: Iterable[str]) -> None:
         raise invalid(
             f"input tensor alias not found in signature: {key}. "
             f"Inputs expected to be in the set {_set(expected)}."
+        )
+
+
+def _check_size(key: str, proto: Any) -> None:
+    """Refuses what TensorFlow would take all memory for, or wait ten seconds for it (oneDNN)."""
+    num_bytes = tensors.num_bytes(proto)
+    if num_bytes > MAX_TENSOR_BYTES:
+        raise invalid(
+            f"tensor parsing error: {key}: its shape asks for {num_bytes / 2**20:.0f} MiB; "
+            f"expected at most {MAX_TENSOR_BYTES // 2**20}"
         )
 
 

@@ -10,6 +10,7 @@ import grpc
 import numpy as np
 import pytest
 
+from serving.embedded.server import EmbeddedServer
 from serving.protos import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -17,6 +18,8 @@ from serving.protos import (
     inference_pb2,
     predict_pb2,
     regression_pb2,
+    tensor_pb2,
+    types_pb2,
 )
 from tests.serving.conftest import Served
 
@@ -205,6 +208,38 @@ def test_tensor_that_cannot_be_parsed_is_refused(
         code="INVALID_ARGUMENT",
         message="tensor parsing error: image",
     )
+
+
+@pytest.mark.parametrize(
+    ("data_type", "values", "mebibytes"),
+    [
+        (types_pb2.DT_FLOAT, {"float_val": [0.5]}, 2**22),
+        (types_pb2.DT_UINT8, {"int_val": [1]}, 2**20),
+        (types_pb2.DT_HALF, {"half_val": [1]}, 2**24),
+        (types_pb2.DT_STRING, {"string_val": [b"a", b"12345678"]}, 2**25),
+    ],
+)
+def test_small_message_cannot_take_all_memory(
+    server: EmbeddedServer,  # TensorFlow Serving repeats the last value until memory ends
+    predict_request: MakeRequest,
+    data_type: int,
+    values: dict[str, Any],
+    mebibytes: int,
+) -> None:
+    from tensorflow_serving.apis import prediction_service_pb2_grpc
+
+    request = predict_request(image=IMAGE)
+    request.inputs["image"].CopyFrom(tensor_pb2.TensorProto(dtype=data_type, **values))
+    for size in (2**20, 2**20):
+        request.inputs["image"].tensor_shape.dim.add(size=size)
+    with grpc.insecure_channel(server.target, [("grpc.enable_http_proxy", 0)]) as channel:
+        assert_fails(
+            prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict,
+            request,
+            code="INVALID_ARGUMENT",
+            message=f"tensor parsing error: image: its shape asks for {mebibytes} MiB; "
+            "expected at most 2048",
+        )
 
 
 def test_output_filter_that_cannot_be_met_is_refused(
