@@ -24,16 +24,16 @@ MAX_HOLE_FRACTION = 5e-4
 the diaphragm in the middle of a lung does not, nor does the mediastinum between lungs that touch,
 which is a hundred times as large."""
 
-MIN_EDGE_FRACTION = 0.65
-"""Share of the surroundings of a dark piece that differ from it, at least. Lung ends at tissue all
-around, but where the image ends: 0.75 and more of it on all that the simulated scanners show. Air
-beside a neck, or foam, goes on as what it is: 0.6 and less."""
+MIN_SPACE_FRACTION = 0.5
+"""Share that pieces fill, at least, of a dark space that goes on to the edge of the image. Lung is
+closed off from the air outside; where the edge of the image cuts it, it is lung up to there."""
 
-MIN_EDGE_CONTRAST = 0.1
-"""What counts as different: this share of the gray values of the image, from dark to bright."""
+AIR_CONTRAST = 0.15
+"""A space is what is as dark as a piece, to this share of the gray values of the image, from dark
+to bright."""
 
 MAX_AIR_BRIGHTNESS = 0.35
-"""What counts as dark, on that scale. A lung that is dense as a whole has no edge, and stays."""
+"""What counts as dark, on that scale. A lung that is dense as a whole is not, and stays."""
 
 _SIDES_AND_CORNERS = np.ones((3, 3), np.uint8)
 
@@ -45,9 +45,9 @@ def clean_mask(
     max_components: int = MAX_COMPONENTS,
     min_component_fraction: float = MIN_COMPONENT_FRACTION,
     max_hole_fraction: float = MAX_HOLE_FRACTION,
-    min_edge_fraction: float = MIN_EDGE_FRACTION,
+    min_space_fraction: float = MIN_SPACE_FRACTION,
 ) -> npt.NDArray[np.uint8]:
-    """Keeps the largest pieces of a mask that have an edge, drops specks, and fills small holes.
+    """Keeps the largest pieces of a mask, drops specks and open air, and fills small holes.
 
     Pieces hang together by sides and corners, so that a thin slanted recess is one; holes, as their
     counterpart, by sides only. What touches the edge of the image is no hole. A mask without
@@ -59,7 +59,8 @@ def clean_mask(
         max_components: how many pieces may stay, the largest first.
         min_component_fraction: share of the image that a piece has at least.
         max_hole_fraction: share of the image that a hole has at most, to be filled.
-        min_edge_fraction: share of its surroundings from which a dark piece differs at least.
+        min_space_fraction: share of a dark space, open to the edge of the image, that is filled at
+            least.
 
     Returns:
         [height, width] uint8 in {0, 1}; the mask that was given is unchanged.
@@ -67,36 +68,36 @@ def clean_mask(
     kept = _keep_largest(
         mask > 0, max_components=max_components, min_area=min_component_fraction * mask.size
     )
-    kept = _drop_edgeless(kept, image, min_fraction=min_edge_fraction)
+    kept = _drop_open_air(kept, image, min_fraction=min_space_fraction)
     return _fill_holes(kept, max_area=max_hole_fraction * mask.size).astype(np.uint8)
 
 
-def _drop_edgeless(
+def _drop_open_air(
     inside: npt.NDArray[np.bool_], image: npt.NDArray[np.uint8], *, min_fraction: float
 ) -> npt.NDArray[np.bool_]:
-    """Drops dark pieces whose surroundings are as dark as they are themselves."""
+    """Drops dark pieces in a space that goes on, beyond them, to the edge of the image."""
     labels, num_components = ndimage.label(inside, _SIDES_AND_CORNERS)
     if not num_components:
         return inside
     unit = max(1, round(min(image.shape) / 256))
-    smooth = ndimage.gaussian_filter(image, 0.5 * unit, output=np.float32)
+    smooth = ndimage.gaussian_filter(image, unit, output=np.float32)
     dark, bright = np.percentile(smooth, (1, 99))
+    contrast = max(1.0, AIR_CONTRAST * (bright - dark))
     kept = inside.copy()
-    for label, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
-        window = (
-            slice(max(0, rows.start - 2 * unit), rows.stop + 2 * unit),
-            slice(max(0, columns.start - 2 * unit), columns.stop + 2 * unit),
-        )
+    for label, window in enumerate(ndimage.find_objects(labels), start=1):
         piece = labels[window] == label
-        near = ndimage.binary_dilation(piece, _SIDES_AND_CORNERS, iterations=unit)
-        around = ndimage.binary_dilation(near, _SIDES_AND_CORNERS, iterations=unit)
-        around &= ~near & ~inside[window]
         core = ndimage.binary_erosion(piece, _SIDES_AND_CORNERS, iterations=unit)
         level = np.median(smooth[window][core if core.any() else piece])
-        if not around.any() or level - dark > MAX_AIR_BRIGHTNESS * (bright - dark):
+        if level - dark > MAX_AIR_BRIGHTNESS * (bright - dark):
             continue
-        differs = np.abs(smooth[window][around] - level) > MIN_EDGE_CONTRAST * (bright - dark)
-        if differs.mean() < min_fraction:
+        spaces, num_spaces = ndimage.label(np.abs(smooth - level) <= contrast)
+        is_around = np.zeros(num_spaces + 1, np.bool_)
+        is_around[spaces[window][piece]] = True
+        is_around[0] = False  # what is brighter or darker
+        space = is_around[spaces]
+        beyond = space & ~inside
+        is_open = any(edge.any() for edge in (beyond[0], beyond[-1], beyond[:, 0], beyond[:, -1]))
+        if is_open and np.mean(inside[space]) < min_fraction:
             kept[window] &= ~piece
     return kept
 
