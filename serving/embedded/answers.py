@@ -17,7 +17,7 @@ from serving.status import StatusCode, StatusError, invalid
 from trainer.signature import ARRAY_SIGNATURE
 
 MAX_TENSOR_BYTES = 2**31
-"""What a message can hold, and so can any tensor that is sent whole."""
+"""The largest message: no tensor that is sent whole is larger."""
 
 _SIGNATURE_DEF = "signature_def"
 
