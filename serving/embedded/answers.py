@@ -17,7 +17,7 @@ from serving.status import StatusCode, StatusError, invalid
 from trainer.signature import ARRAY_SIGNATURE
 
 MAX_TENSOR_BYTES = 2**31
-"""The largest message: no tensor that is sent whole is larger."""
+"""The largest message: no array that is sent whole is larger."""
 
 _SIGNATURE_DEF = "signature_def"
 
